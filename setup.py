@@ -1,0 +1,45 @@
+"""Package definition; the exact versions that were tested together stand in ``constraints.txt``."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+EXTRAS = {
+    "video": ["decord", "av"],
+    "audio": ["soundfile", "torchaudio"],
+    "coco": ["pycocoevalcap>=1.2"],
+    "gpu": ["xformers"],
+    "demo": ["scikit-learn", "matplotlib"],
+    "dev": ["pytest>=8", "pytest-timeout", "hypothesis", "ruff", "mypy", "scikit-learn", "types-tqdm", "types-PyYAML"],
+}
+
+setup(
+    name="unival-plugin",
+    version="0.1.0",
+    description="Unified image, video, audio and text models for stock fairseq",
+    long_description=Path("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.10,<3.14",
+    packages=find_packages(include=["unival_plugin", "unival_plugin.*", "unival_cli", "unival_cli.*"]),
+    install_requires=[
+        "torch>=2.10",
+        "torchvision>=0.25",
+        "fairseq-fixed==0.12.3.1",
+        "timm>=1.0",
+        "sentencepiece>=0.2",
+        "numpy>=1.24",
+        "pillow>=10",
+        "tqdm>=4.66",
+    ],
+    extras_require=EXTRAS,
+    entry_points={"console_scripts": ["unival = unival_cli.main:main"]},
+    classifiers=[
+        "License :: OSI Approved :: Apache Software License",
+        "Programming Language :: Python :: 3.10",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+    ],
+)

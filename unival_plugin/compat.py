@@ -1,0 +1,254 @@
+"""Every workaround for stock fairseq and torch, one function each, with the reason in its docstring.
+
+:func:`apply` is called when the package is imported, which fairseq does before it parses the command line. Nothing of
+the installed packages is changed on disk. A replacement behaves as the original for tasks of other packages.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import functools
+import logging
+import os
+import pickle
+import shutil
+import sys
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from fairseq import checkpoint_utils, options, tasks
+from fairseq.data import data_utils
+from fairseq.distributed import utils as distributed_utils
+from fairseq.file_io import PathManager
+from fairseq.models.ema import ema
+
+from .errors import CheckpointError, ConfigError, UnivalError
+
+logger = logging.getLogger(__name__)
+
+LAST_CHECKPOINT = "checkpoint_last.pt"
+LAUNCHER_VARIABLES = ("MASTER_ADDR", "MASTER_PORT", "WORLD_SIZE", "RANK")
+ENGINE_METRICS = frozenset({"loss", "nll_loss", "ppl"})
+
+command_line: dict[str, Any] = {}
+"""The options of the running fairseq command, as parsed last; empty when the package is used as a library.
+
+fairseq hands tasks only their own options, but a result file needs the checkpoint, the subset and the results folder.
+"""
+
+
+def apply() -> None:
+    """Applies all workarounds once; further calls do nothing."""
+    if getattr(options, "_unival_applied", False):
+        return
+    options._unival_applied = True
+    torch.serialization.add_safe_globals([argparse.Namespace])
+    _replace(options, "parse_args_and_arch", note_command_line)
+    _replace(data_utils, "raise_if_valid_subsets_unintentionally_ignored", accept_file_lists)
+    _replace(distributed_utils, "call_main", join_launcher)
+    _replace(checkpoint_utils, "load_checkpoint", check_and_resume)
+    _replace(checkpoint_utils, "load_checkpoint_to_cpu", explain_unreadable)
+    _replace(checkpoint_utils, "_upgrade_state_dict", accept_missing_history)
+    _replace(ema.EMA, "__init__", copy_integer_buffers)
+    PathManager.copy = staticmethod(functools.partial(copy_atomically, PathManager.copy))
+    sys.excepthook = functools.partial(one_line_errors, sys.excepthook)
+
+
+def _replace(owner: Any, name: str, replacement: Callable[..., Any]) -> None:
+    """Puts ``replacement(original, ...)`` in the place of ``owner.name``."""
+    original = getattr(owner, name)
+
+    @functools.wraps(original)
+    def replaced(*args: Any, **kwargs: Any) -> Any:
+        return replacement(original, *args, **kwargs)
+
+    setattr(owner, name, replaced)
+
+
+def is_ours(task_name: str | None) -> bool:
+    """Whether a registered task belongs to this package."""
+    task = tasks.TASK_REGISTRY.get(task_name)
+    return task is not None and task.__module__.split(".")[0] == __name__.split(".")[0]
+
+
+def note_command_line(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Keeps the parsed options (see :data:`command_line`) and makes ``--bf16`` usable.
+
+    fairseq takes ``--bf16`` for a wish to run on a TPU and then fails without the TPU library.
+    """
+    tpu_wanted = "--tpu" in (kwargs.get("input_args") or sys.argv)
+    result = original(*args, **kwargs)
+    namespace = result[0] if isinstance(result, tuple) else result
+    if getattr(namespace, "bf16", False) and getattr(namespace, "tpu", False) and not tpu_wanted:
+        namespace.tpu = False
+    if not kwargs.get("suppress_defaults"):
+        command_line.clear()
+        command_line.update(vars(namespace))
+    return result
+
+
+def accept_file_lists(original: Callable[..., None], train_cfg: Any) -> None:
+    """Our ``data`` is a list of files, in which fairseq would look for a folder of that name."""
+    if not is_ours(getattr(train_cfg.task, "_name", None)):
+        original(train_cfg)
+
+
+def join_launcher(original: Callable[..., Any], cfg: Any, main: Callable[..., Any], **kwargs: Any) -> Any:
+    """Makes processes started by torchrun one training.
+
+    fairseq asks only how many GPUs the machine has: with none, or one per node, every process of torchrun would train
+    alone and write into the same folder. On the CPU it also needs the gloo backend and its own gradient exchange.
+    """
+    distributed = cfg.distributed_training
+    launched = all(name in os.environ for name in LAUNCHER_VARIABLES)
+    world_size = int(os.environ["WORLD_SIZE"]) if launched else 1
+    on_cpu = cfg.common.cpu or not torch.cuda.is_available()
+    if world_size > 1 and distributed.distributed_init_method is None:
+        distributed.distributed_world_size = world_size
+        if on_cpu:
+            distributed.distributed_init_method = "env://"
+            distributed.distributed_rank = int(os.environ["RANK"])
+            distributed.distributed_no_spawn = True
+            distributed.device_id = 0
+    if on_cpu and distributed.distributed_world_size > 1:
+        if not distributed.distributed_no_spawn:
+            raise ConfigError(
+                f"--distributed-world-size {distributed.distributed_world_size} without a GPU: start the processes "
+                "with torchrun --nproc-per-node N instead"
+            )
+        distributed.distributed_backend = "gloo"
+        if distributed.ddp_backend in ("c10d", "pytorch_ddp"):
+            distributed.ddp_backend = "legacy_ddp"
+    if on_cpu and cfg.common.fp16 and cfg.optimization is not None and _trains(main):
+        raise ConfigError("--fp16 needs a GPU: leave it out, or use the task option --autocast bf16")
+    return original(cfg, main, **kwargs)
+
+
+def _trains(main: Callable[..., Any]) -> bool:
+    return main.__module__ in ("fairseq_cli.train", "fairseq_cli.hydra_train")
+
+
+def check_and_resume(original: Callable[..., Any], cfg: Any, trainer: Any, **kwargs: Any) -> Any:
+    """Finds mistakes before the first epoch, and the newest intact checkpoint after a kill.
+
+    fairseq notices an unknown ``--best-checkpoint-metric`` only after the first validation, silently starts anew when
+    ``--restore-file`` does not exist, and stops at a ``checkpoint_last.pt`` that a kill cut short.
+    """
+    if is_ours(getattr(trainer.cfg.task, "_name", None)):
+        _check_best_metric(cfg, trainer)
+    if cfg.restore_file != LAST_CHECKPOINT and not Path(cfg.restore_file).is_file():
+        raise CheckpointError(
+            f"--restore-file {cfg.restore_file}: no such file; correct the path or leave the flag out"
+        )
+    last = Path(cfg.save_dir) / LAST_CHECKPOINT
+    if cfg.restore_file == LAST_CHECKPOINT and last.exists() and not is_intact(last):
+        sibling = newest_intact(last.parent)
+        if sibling is None:
+            raise CheckpointError(f"{last}: damaged, and no intact checkpoint beside it; delete it to start anew")
+        logger.warning(f"{last} is damaged (a save was interrupted); resuming from {sibling}, the newest intact one")
+        cfg = copy.deepcopy(cfg)
+        cfg.restore_file, cfg.finetune_from_model = str(sibling), None
+    return original(cfg, trainer, **kwargs)
+
+
+def _check_best_metric(cfg: Any, trainer: Any) -> None:
+    known = ENGINE_METRICS | set(trainer.task.validation_metrics())
+    if not trainer.cfg.dataset.disable_validation and cfg.best_checkpoint_metric not in known:
+        raise ConfigError(
+            f"--best-checkpoint-metric {cfg.best_checkpoint_metric}: this run computes only {', '.join(sorted(known))}"
+        )
+
+
+def is_intact(path: Path) -> bool:
+    """Whether a checkpoint file is a complete archive whose checksums are right."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.testzip() is None
+    except (zipfile.BadZipFile, OSError, EOFError):
+        return False
+
+
+def newest_intact(folder: Path) -> Path | None:
+    """The most recently written intact checkpoint of a folder."""
+    newest_first = sorted(folder.glob("*.pt"), key=lambda path: path.stat().st_mtime, reverse=True)
+    return next((path for path in newest_first if path.name != "crash.pt" and is_intact(path)), None)
+
+
+def explain_unreadable(original: Callable[..., Any], path: str, *args: Any, **kwargs: Any) -> Any:
+    """Turns torch's many errors about unreadable files into one line; nothing in the file is executed."""
+    try:
+        return original(path, *args, **kwargs)
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(f"{path}: {_why_refused(path)}") from error
+    except (RuntimeError, EOFError, KeyError, zipfile.BadZipFile) as error:
+        reason = "damaged or cut short" if not is_intact(Path(path)) else " ".join(str(error).split())
+        raise CheckpointError(
+            f"{path}: not a readable checkpoint ({reason}); use another file or copy it anew"
+        ) from error
+
+
+def _why_refused(path: str) -> str:
+    try:
+        names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+    except (ValueError, RuntimeError, pickle.UnpicklingError):
+        return "not a torch checkpoint"
+    return (
+        f"asks for {', '.join(names)}, which safe reading does not allow; if you trust its source, allow them with "
+        "torch.serialization.add_safe_globals"
+    )
+
+
+def accept_missing_history(original: Callable[..., dict[str, Any]], state: dict[str, Any]) -> dict[str, Any]:
+    """Reads files that hold weights (and options) only, which fairseq takes for very old ones and fails on."""
+    if "optimizer_history" not in state and "best_loss" not in state:
+        state["optimizer_history"] = [
+            {"criterion_name": "", "optimizer_name": "", "lr_scheduler_state": {}, "num_updates": 0}
+        ]
+    state.setdefault("extra_state", {"train_iterator": {"version": 2, "epoch": 1, "iterations_in_epoch": 0}})
+    return original(state)
+
+
+def copy_integer_buffers(
+    original: Callable[..., None], self: Any, model: Any, config: Any, device: Any = None, skip_keys: Any = None
+) -> None:
+    """fairseq averages every entry of the state dict and fails on integer ones; those are copied instead."""
+    integers = {key for key, value in model.state_dict().items() if not value.is_floating_point()}
+    original(self, model, config, device, set(skip_keys or ()) | integers)
+
+
+def copy_atomically(original: Callable[..., Any], src_path: str, dst_path: str, overwrite: bool = False) -> bool:
+    """fairseq writes the first file of a save atomically and copies the others, which a kill can cut short."""
+    if PathManager.path_requires_pathmanager(dst_path):
+        return original(src_path, dst_path, overwrite=overwrite)
+    temporary = f"{dst_path}.tmp"
+    shutil.copyfile(src_path, temporary)
+    os.replace(temporary, dst_path)
+    return True
+
+
+def one_line_errors(original: Callable[..., None], kind: type, error: BaseException, trace: Any) -> None:
+    """Prints a user's mistake as one line instead of fairseq's traceback; all other errors as before."""
+    mistake = user_error(error)
+    if mistake is None:
+        original(kind, error, trace)
+        return
+    print(f"{Path(sys.argv[0]).name}: error: {mistake}", file=sys.stderr)
+
+
+def user_error(error: BaseException | None) -> str | None:
+    """Message of the :class:`UnivalError` behind an exception, also one that a data loader's worker raised."""
+    while error is not None:
+        if isinstance(error, UnivalError):
+            last = str(error).strip().splitlines()[-1] if str(error).strip() else kind_of(error)
+            return last.split(f"{type(error).__name__}: ")[-1]
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def kind_of(error: BaseException) -> str:
+    """Name of an error's type, for errors without a message."""
+    return type(error).__name__

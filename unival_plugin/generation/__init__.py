@@ -1,0 +1,1 @@
+"""Turns a model's next-token scores into sequences."""

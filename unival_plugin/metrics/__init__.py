@@ -1,0 +1,1 @@
+"""Scores of generated captions. Nothing is imported here: each module stands for itself."""

@@ -1,0 +1,1 @@
+"""Building blocks shared by all model families; they import torch only."""

@@ -1,0 +1,1 @@
+"""The UnIVAL network; importing ``registration`` makes it known to fairseq."""

@@ -1,0 +1,274 @@
+"""The UnIVAL decoder.
+
+Legend: B encoder rows, R decoder rows (R = B * k, k hypotheses of a sentence stand together), T target length,
+N encoder length, D width, H heads, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Optional
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from ...modules.positions import code_position_ids
+from .config import UnIVALConfig
+from .embeddings import RelativePositions, padding_bias, position_scores
+from .layers import DecoderLayer, KeysValues
+
+POSITION_BLOCK = 32
+"""Position scores are computed for this many decoding steps at once."""
+
+State = dict[str, dict[str, Any]]
+
+
+class UnIVALDecoder(RelativePositions):
+    """Decoder with teacher forcing and incremental decoding.
+
+    Args:
+        config: sizes and switches.
+        embed_tokens: V x D token embedding; also the output projection when embeddings are shared.
+        pad: id of the padding symbol.
+    """
+
+    def __init__(self, config: UnIVALConfig, embed_tokens: nn.Embedding, pad: int) -> None:
+        nn.Module.__init__(self)
+        width, heads = config.encoder_embed_dim, config.decoder_attention_heads
+        self.config, self.pad, self.heads = config, pad, heads
+        self.embed_scale = 1.0 if config.no_scale_embedding else width**0.5
+        self.position_scaling = (width / heads * config.attn_scale_factor) ** -0.5
+        self.embed_tokens = embed_tokens
+        self.layernorm_embedding = nn.LayerNorm(width) if config.layernorm_embedding else nn.Identity()
+        self.code_layernorm_embedding = nn.LayerNorm(width) if config.code_layernorm_embedding else nn.Identity()
+        self.embed_positions = nn.Embedding(config.max_target_positions + 2, width)
+        self.embed_image_positions = nn.Embedding(config.image_bucket_size**2 + 1, width)
+        self.pos_ln = nn.LayerNorm(width)
+        self.image_pos_ln = nn.LayerNorm(width)
+        self.self_pos_q_linear = nn.Linear(width, width)
+        self.self_pos_k_linear = nn.Linear(width, width)
+        self.cross_pos_q_linear = nn.Linear(width, width)
+        self.cross_pos_k_linear = nn.Linear(width, width)
+        rates = torch.linspace(0, config.decoder_drop_path_rate, config.decoder_layers).tolist()
+        self.layers = nn.ModuleList(DecoderLayer(config, rate) for rate in rates)
+        self.layer_norm = nn.LayerNorm(width) if config.decoder_normalize_before else nn.Identity()
+        self.output_projection = nn.Linear(width, embed_tokens.num_embeddings, bias=False)
+        if config.share_decoder_input_output_embed:
+            self.output_projection.weight = embed_tokens.weight
+        self._build_relative_positions(config, config.decoder_layers, heads)
+        self.register_buffer("image_position_idx", code_position_ids(config.code_image_size, config.image_bucket_size))
+        self.adaptive_softmax = None
+
+    def forward(
+        self,
+        prev_output_tokens: Tensor,
+        encoder_out: Optional[dict[str, list[Tensor]]] = None,
+        incremental_state: Optional[State] = None,
+        code_masks: Optional[Tensor] = None,
+        features_only: bool = False,
+        need_attn: Optional[bool] = None,
+        **_: Any,
+    ) -> tuple[Tensor, dict[str, Any]]:
+        """Next-token scores for every position, or for the new positions when decoding incrementally.
+
+        Args:
+            prev_output_tokens: R x T int64, the whole prefix also when decoding incrementally.
+            encoder_out: what the encoder returned for B rows, where R is a multiple of B.
+            incremental_state: a dict kept by the caller between steps; positions that it has seen are not recomputed.
+            code_masks: R bool, rows whose target is an image written as codes.
+            features_only: return features instead of scores.
+            need_attn: return the attention to the encoder (default: yes in evaluation with teacher forcing).
+
+        Returns:
+            R x T' x V (or D) for the T' new positions, and ``{"attn": [R x T' x N or None], "inner_states": [...]}``
+            with ``inner_states`` T' x R x D before the first and after every layer.
+        """
+        assert encoder_out is not None, "the UnIVAL decoder attends to an encoder"
+        if need_attn is None:
+            need_attn = incremental_state is None and not self.training
+        features, extra = self.extract_features(
+            prev_output_tokens, encoder_out, incremental_state, code_masks, need_attn
+        )
+        return (features if features_only else self.output_layer(features)), extra
+
+    def extract_features(
+        self,
+        prev_output_tokens: Tensor,
+        encoder_out: dict[str, list[Tensor]],
+        incremental_state: Optional[State] = None,
+        code_masks: Optional[Tensor] = None,
+        need_attn: bool = False,
+    ) -> tuple[Tensor, dict[str, Any]]:
+        """As :meth:`forward` with ``features_only``."""
+        cache = None if incremental_state is None else incremental_state.setdefault("unival_decoder", {})
+        done = 0 if cache is None or "self" not in cache else cache["self"][0][0].shape[2]
+        total = prev_output_tokens.shape[1]
+        self_scores, cross_scores = self._position_scores(total, encoder_out, code_masks, cache)
+        self_scores, cross_scores = self_scores[:, :, done:total, :total], cross_scores[:, :, done:total]
+        self_mask = self._self_mask(prev_output_tokens, done, self_scores.dtype)
+        if self_mask is not None:
+            self_scores = self_scores + self_mask
+        cross_pad = padding_bias(encoder_out["encoder_padding_mask"][0], cross_scores.dtype)
+        if cross_pad is not None:
+            cross_scores = cross_scores + cross_pad
+        cross = self._cross_keys_values(encoder_out, cache)
+        relative = self._relative_buckets(total, code_masks)
+
+        x = self._embed(prev_output_tokens, done, code_masks)
+        states, new_cache, weights = [x], [], None
+        for index, layer in enumerate(self.layers):
+            bias = self_scores + self._relative_scores(index, relative, code_masks)[:, :, done:total]
+            past = cache["self"][index] if cache is not None and done else None
+            last = index == len(self.layers) - 1
+            arguments = (x, cross[index], bias, cross_scores, past, need_attn and last)
+            if self.config.checkpoint_activations and self.training:
+                x, keys_values, weights = checkpoint(layer, *arguments, use_reentrant=False)
+            else:
+                x, keys_values, weights = layer(*arguments)
+            states.append(x)
+            new_cache.append(keys_values)
+        if cache is not None:
+            cache["self"] = new_cache
+        x = self.layer_norm(x)
+        return x, {"attn": [weights], "inner_states": [state.transpose(0, 1) for state in states]}
+
+    def output_layer(self, features: Tensor, **_: Any) -> Tensor:
+        """R x T x D features -> R x T x V scores (before the softmax)."""
+        return self.output_projection(features)
+
+    def _embed(self, tokens: Tensor, done: int, code_masks: Optional[Tensor]) -> Tensor:
+        x = self.embed_scale * self.embed_tokens(tokens[:, done:])
+        total = tokens.shape[1]
+        if not self.config.disable_entangle:
+            x = x + self._raw_positions(total, code_masks)[:, done:]
+        normed = self.layernorm_embedding(x)
+        if code_masks is not None:
+            normed = torch.where(code_masks[:, None, None], self.code_layernorm_embedding(x), normed)
+        return F.dropout(normed, self.config.dropout, self.training)
+
+    def _text_positions(self, length: int) -> Tensor:
+        if length > self.embed_positions.num_embeddings:
+            raise ValueError(
+                f"a target of {length} tokens is longer than --max-target-positions {self.config.max_target_positions}"
+            )
+        return self.embed_positions.weight[None, :length]
+
+    def _code_positions(self, length: int) -> Tensor:
+        return self.embed_image_positions(self.image_position_idx[None, :length])
+
+    def _raw_positions(self, length: int, code_masks: Optional[Tensor]) -> Tensor:
+        """1 or R x length x D."""
+        positions = self._text_positions(length)
+        if code_masks is not None:
+            positions = torch.where(code_masks[:, None, None], self._code_positions(length), positions)
+        return positions
+
+    def _position_scores(
+        self,
+        total: int,
+        encoder_out: dict[str, list[Tensor]],
+        code_masks: Optional[Tensor],
+        cache: Optional[dict[str, Any]],
+    ) -> tuple[Tensor, Tensor]:
+        """Absolute position scores for at least ``total`` positions: 1|R x H x T x T and 1|B|R x H x T x N.
+
+        They do not depend on the tokens, so incremental decoding computes them for a block of steps ahead.
+        """
+        if cache is None:
+            return self._compute_position_scores(total, encoder_out, code_masks)
+        if "scores" not in cache or cache["scores"][0].shape[2] < total:
+            limit = max(self.embed_positions.num_embeddings, total)
+            ahead = min(-(-total // POSITION_BLOCK) * POSITION_BLOCK, limit)
+            cache["scores"] = self._compute_position_scores(ahead, encoder_out, code_masks)
+        return cache["scores"]
+
+    def _compute_position_scores(
+        self, length: int, encoder_out: dict[str, list[Tensor]], code_masks: Optional[Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        positions = self.pos_ln(self._text_positions(length))
+        if code_masks is not None:
+            codes = self.image_pos_ln(self._code_positions(length))
+            positions = torch.where(code_masks[:, None, None], codes, positions)
+        source = encoder_out["position_embeddings"][0]
+        if source.stride(0) == 0:  # one row expanded to the batch: all rows have the same positions
+            source = source[:1]
+        own = position_scores(
+            self.self_pos_q_linear, self.self_pos_k_linear, positions, positions, self.heads, self.position_scaling
+        )
+        if len(positions) > 1:  # one row per hypothesis: the hypotheses of a sentence are alike
+            positions = positions[:: len(positions) // len(encoder_out["encoder_padding_mask"][0])]
+        cross = position_scores(
+            self.cross_pos_q_linear, self.cross_pos_k_linear, positions, source, self.heads, self.position_scaling
+        )
+        return own, cross
+
+    def _relative_buckets(self, total: int, code_masks: Optional[Tensor]) -> tuple[Tensor, Optional[Tensor]]:
+        codes = None if code_masks is None else self.patch_buckets(self.image_position_idx[None, :total])
+        return self.token_buckets(total), codes
+
+    def _relative_scores(
+        self, layer: int, buckets: tuple[Tensor, Optional[Tensor]], code_masks: Optional[Tensor]
+    ) -> Tensor:
+        """1|R x H x T x T."""
+        scores = self.token_relative_scores(layer, buckets[0])
+        if code_masks is None or buckets[1] is None:
+            return scores
+        return torch.where(code_masks[:, None, None, None], self.patch_relative_scores(layer, buckets[1]), scores)
+
+    def _self_mask(self, tokens: Tensor, done: int, dtype: torch.dtype) -> Optional[Tensor]:
+        """Causal and padding mask as a bias; None where a single new position may see everything."""
+        padding = padding_bias(tokens.eq(self.pad), dtype)
+        new = tokens.shape[1] - done
+        if new == 1:
+            return padding
+        causal = torch.full((new, tokens.shape[1]), float("-inf"), dtype=dtype, device=tokens.device).triu_(done + 1)
+        return causal[None, None] if padding is None else causal + padding
+
+    def _cross_keys_values(
+        self, encoder_out: dict[str, list[Tensor]], cache: Optional[dict[str, Any]]
+    ) -> list[KeysValues]:
+        if cache is not None and "cross" in cache:
+            return cache["cross"]
+        memory = encoder_out["encoder_out"][0].transpose(0, 1)
+        cross = [layer.encoder_attn.keys_values(memory) for layer in self.layers]
+        if cache is not None:
+            cache["cross"] = cross
+        return cross
+
+    def reorder_incremental_state(
+        self, incremental_state: State, new_order: Tensor, encoder_shared: bool = False
+    ) -> None:
+        """Follows a reordering of the decoder rows.
+
+        Args:
+            new_order: int64, the row that each new row continues; there may be more or fewer rows than before.
+            encoder_shared: the rows of a sentence share one copy of the encoder's keys and values, which stays as it
+                is; otherwise (fairseq's generator) each row has its own copy, which moves with it.
+        """
+        cache = incremental_state.get("unival_decoder")
+        if not cache or "self" not in cache:
+            return
+        rows = cache["self"][0][0].shape[0]
+        cache["self"] = [(k.index_select(0, new_order), v.index_select(0, new_order)) for k, v in cache["self"]]
+        if not encoder_shared:
+            self.select_sentences(incremental_state, new_order)
+        if len(cache["scores"][0]) == rows > 1:
+            cache["scores"] = (cache["scores"][0].index_select(0, new_order), cache["scores"][1])
+
+    reorder_incremental_state_scripting = reorder_incremental_state
+
+    def select_sentences(self, incremental_state: State, sentences: Tensor) -> None:
+        """Keeps (and orders) the encoder rows ``sentences`` of the cache; int64."""
+        cache = incremental_state.get("unival_decoder")
+        if not cache or "cross" not in cache:
+            return
+        batch = cache["cross"][0][0].shape[0]
+        cache["cross"] = [(k.index_select(0, sentences), v.index_select(0, sentences)) for k, v in cache["cross"]]
+        own, cross = cache["scores"]
+        if len(cross) == batch > 1:
+            cache["scores"] = (own, cross.index_select(0, sentences))
+
+    def max_positions(self) -> int:
+        """Longest target in tokens."""
+        return self.config.max_target_positions

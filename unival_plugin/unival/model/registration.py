@@ -1,0 +1,103 @@
+"""Registers the network with fairseq as model ``unival`` and its architectures."""
+
+import argparse
+import logging
+from dataclasses import field, fields, make_dataclass
+from typing import Any, Optional
+
+from fairseq.dataclass import FairseqDataclass
+from fairseq.models import (
+    BaseFairseqModel,
+    FairseqEncoder,
+    FairseqIncrementalDecoder,
+    register_model,
+    register_model_architecture,
+)
+
+from ...errors import ConfigError
+from .config import PRESETS, UnIVALConfig, from_preset
+from .decoder import UnIVALDecoder
+from .encoder import UnIVALEncoder
+from .network import UnIVALNetwork
+from .state import fit_state_dict
+
+logger = logging.getLogger(__name__)
+
+# every field of UnIVALConfig, but None by default: only so can a preset tell what the user gave
+UnIVALModelConfig = make_dataclass(
+    "UnIVALModelConfig",
+    [(f.name, Optional[f.type], field(default=None, metadata=dict(f.metadata))) for f in fields(UnIVALConfig)],  # type: ignore[misc]
+    bases=(FairseqDataclass,),
+)
+UnIVALModelConfig.__module__ = __name__
+
+
+class _Encoder(UnIVALEncoder, FairseqEncoder):
+    """fairseq recognises encoders and decoders by their base classes; nothing of these is used but defaults."""
+
+    def forward_torchscript(self, net_input: dict[str, Any]) -> dict[str, Any]:
+        return self.forward(**{k: v for k, v in net_input.items() if k != "prev_output_tokens"})
+
+
+class _Decoder(UnIVALDecoder, FairseqIncrementalDecoder):
+    onnx_trace = False
+
+
+@register_model("unival", dataclass=UnIVALModelConfig)
+class UnIVALModel(UnIVALNetwork, BaseFairseqModel):
+    """The network as a fairseq model; all behaviour is the network's."""
+
+    def __init__(self, config: UnIVALConfig, vocab_size: int, pad: int) -> None:
+        super().__init__(config, vocab_size, pad, encoder_class=_Encoder, decoder_class=_Decoder)
+        self._is_generation_fast = False
+
+    @classmethod
+    def build_model(cls, args: Any, task: Any) -> "UnIVALModel":
+        """Builds the model for ``task``'s dictionary from a configuration or Namespace with the model's fields.
+
+        Raises:
+            ConfigError: model flags that do not fit together.
+        """
+        values = vars(args) if isinstance(args, argparse.Namespace) else dict(args)
+        name = values.get("_name") or values.get("arch") or "unival_base"
+        try:
+            config = from_preset(name if name in PRESETS else "unival_base", values)
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
+        for modality in ("video", "audio"):
+            if values.get(f"{modality}_encoder_name") not in (None, "none"):
+                logger.warning(
+                    f"--{modality}-encoder-name: no {modality} trunk in this version; pictures do not need it"
+                )
+        dictionary = task.target_dictionary
+        return cls(config, len(dictionary), dictionary.pad())
+
+    def max_positions(self) -> tuple[int, int]:
+        """Longest source and target in tokens."""
+        return self.encoder.max_positions(), self.decoder.max_positions()
+
+    def upgrade_state_dict_named(self, state_dict: dict[str, Any], name: str) -> None:
+        """Makes a checkpoint's state dict fit; see :func:`fit_state_dict`.
+
+        Raises:
+            CheckpointError: the checkpoint belongs to another architecture or size.
+        """
+        report = fit_state_dict(self, state_dict)
+        if report.kept or report.resized or report.left:
+            logger.info(f"checkpoint: {report}")
+
+
+def _fill_from_preset(name: str) -> Any:
+    def architecture(args: Any) -> None:
+        """Sets every model option that was not given to the preset's value."""
+        values = vars(args) if isinstance(args, argparse.Namespace) else dict(args)
+        for key, value in vars(from_preset(name, values)).items():
+            if values.get(key) is None:
+                setattr(args, key, value)
+
+    return architecture
+
+
+for _name in PRESETS:
+    if _name != "unival":  # registering the model has registered the architecture of its own name
+        register_model_architecture("unival", _name)(_fill_from_preset(_name))

@@ -1,0 +1,53 @@
+"""Options that all UnIVAL tasks share; annotations are real objects because fairseq derives flags from them."""
+
+from dataclasses import dataclass, field
+from typing import Any, Optional
+
+from fairseq.dataclass import ChoiceEnum, FairseqDataclass
+
+
+def option(default: Any, help: str) -> Any:
+    """A field of a task's dataclass with its help text."""
+    return field(default=default, metadata={"help": help})
+
+
+@dataclass
+class UnIVALTaskConfig(FairseqDataclass):
+    """Flags of every task; names and defaults are the original's (UnIVAL, ``tasks/ofa_task.py``), the last block is ours."""
+
+    data: Optional[str] = option(
+        None, "files: train_1.tsv[,train_2.tsv,…],valid.tsv (epoch e trains on file e, cyclically); one file evaluates"
+    )
+    selected_cols: Optional[str] = option(
+        None, "columns to read, counted from 0, in the order the task needs, e.g. 0,4,2"
+    )
+    bpe: Optional[str] = option(None, "tokenizer: gpt2 (default) or sentencepiece")
+    bpe_dir: Optional[str] = option(None, "folder with GPT-2's encoder.json, vocab.bpe and fairseq's dict.txt")
+    max_source_positions: int = option(1024, "longest source in tokens")
+    max_target_positions: int = option(1024, "longest target in tokens")
+    max_src_length: int = option(128, "longest source text in words")
+    max_tgt_length: int = option(30, "longest target text in words")
+    code_dict_size: int = option(8192, "number of image-code symbols in the dictionary")
+    patch_image_size: int = option(480, "side in pixels to which pictures are resized")
+    orig_patch_image_size: int = option(256, "picture size of pretraining, for --interpolate-position")
+    num_bins: int = option(1000, "number of coordinate symbols in the dictionary")
+    imagenet_default_mean_and_std: bool = option(False, "normalise with ImageNet's mean and deviation instead of 0.5")
+    constraint_range: Optional[str] = option(None, "only ids 0..3 and start..end-1 may be generated: start,end")
+    read_from_img_path: bool = option(False, "picture cells are paths below --image-dir instead of base64")
+    image_dir: Optional[str] = option(None, "folder that picture paths are relative to")
+    use_dataaug: bool = option(False, "augment training pictures (random size, crop and operations)")
+    sample_patch_num: Optional[int] = option(None, "keep this many randomly drawn patches of a picture while training")
+    patch_frame_size: int = option(224, "side of film frames; picture tasks accept it for old scripts and ignore it")
+    num_frames: int = option(4, "frames of a film; picture tasks accept it for old scripts and ignore it")
+
+    sentencepiece_model: Optional[str] = option(None, "model file of --bpe sentencepiece")
+    row_order: ChoiceEnum(["shuffled", "file"]) = option(  # type: ignore[valid-type]
+        "shuffled", "order of training rows: shuffled anew each epoch, or as in the file (files shuffled off-line)"
+    )
+    on_bad_row: ChoiceEnum(["raise", "skip"]) = option(  # type: ignore[valid-type]
+        "raise", "what to do with a row that cannot be used: stop with its place, or leave it out, count and report it"
+    )
+    max_image_pixels: int = option(178_956_970, "refuse pictures with more pixels than this before decoding them")
+    autocast: ChoiceEnum(["none", "bf16", "fp16"]) = option(  # type: ignore[valid-type]
+        "none", "compute in this precision where it is safe, weights stay fp32 (bf16 on CPU and GPU; fp16 on GPU)"
+    )
