@@ -51,14 +51,14 @@ def dictionary_of(size: int) -> Any:
 class Search:
     """One way to search; remembers what it found last."""
 
-    def __init__(self, generate: Any) -> None:
-        self.generate = generate
+    def __init__(self, generate: Any, clock: str) -> None:
+        self.generate, self.clock = generate, clock
 
     def __call__(self) -> None:
         self.found = self.generate()
 
     def seconds(self) -> float:
-        return timed(self)
+        return timed(self, self.clock)
 
 
 def assert_same(ours: list[Any], stock: list[Any]) -> None:
@@ -77,10 +77,11 @@ def compare(args: argparse.Namespace, model: Any, dictionary: Any, size: int, ea
     batch = picture_batch(args.seed, args.batch_size, size, SOURCE, 1, len(dictionary))
     sample = {"net_input": batch}
     options = {"beam_size": args.beam, "max_len_b": args.max_len}
-    ours = Search(partial(SequenceGenerator([model], dictionary, **options).generate, None, sample))
-    stock = Search(partial(StockGenerator([model], dictionary, **options).generate, [model], sample, bos_token=BOS))
+    ours = Search(partial(SequenceGenerator([model], dictionary, **options).generate, None, sample), args.clock)
+    stock_generate = StockGenerator([model], dictionary, **options).generate
+    stock = Search(partial(stock_generate, [model], sample, bos_token=BOS), args.clock)
     inputs = {k: v for k, v in batch.items() if k != "prev_output_tokens"}
-    encode = Search(torch.no_grad()(partial(model.encoder, **inputs)))
+    encode = Search(torch.no_grad()(partial(model.encoder, **inputs)), args.clock)
     ways = {"encoder": encode.seconds, "ours": ours.seconds, "stock": stock.seconds}
     reference = start_reference(args, model, size)
     if reference is not None:
@@ -126,6 +127,7 @@ def start_reference(args: argparse.Namespace, model: Any, size: int) -> Referenc
         "max_len": args.max_len,
         "threads": args.threads,
         "seed": args.seed,
+        "clock": args.clock,
     }
     reference = Reference(args.reference, args.reference_python, settings, model.state_dict())
     if reference.why_not:
@@ -147,7 +149,7 @@ def main() -> None:
     args = parser.parse_args()
     args.vocabulary = args.vocabulary or VOCABULARY[args.arch]
     torch.set_num_threads(args.threads)
-    report_machine()
+    report_machine(args.clock)
     model = build_model(args.arch, args.vocabulary, args.seed).eval()
     dictionary = dictionary_of(args.vocabulary)
     for early_ends in (False, True):

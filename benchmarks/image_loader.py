@@ -1,8 +1,8 @@
 """How many rows a second does one core turn from a base64 cell into a tensor, and do data loader workers help?
 
 Our path against the references' (urlsafe_b64decode, PIL, torchvision Resize, ToTensor, Normalize), in turns in this
-process, on the two photographs that come with scikit-learn (or those given). Both results must be bit-equal. Prints JSON
-lines.
+process, on the two photographs that come with scikit-learn (or those given). Both results must be bit-equal. Prints
+JSON lines.
 """
 
 from __future__ import annotations

@@ -106,7 +106,7 @@ def generating(settings: dict[str, Any]) -> Callable[[], dict[str, Any]]:
 
     def generate() -> dict[str, Any]:
         found: list[Any] = []
-        seconds = timed(lambda: found.extend(generator.generate([model], {"net_input": batch})))
+        seconds = timed(lambda: found.extend(generator.generate([model], {"net_input": batch})), settings["clock"])
         best = [hypotheses[0] for hypotheses in found]
         return {
             "seconds": seconds,
@@ -122,7 +122,7 @@ def training(settings: dict[str, Any]) -> Callable[[], dict[str, Any]]:
 
     model, _ = build(settings)
     step = Trainer(model, settings)
-    return lambda: {"seconds": timed(step), "loss": step.loss, "memory_GB": step.memory()}
+    return lambda: {"seconds": timed(step, settings["clock"]), "loss": step.loss, "memory_GB": step.memory()}
 
 
 def serve(settings: dict[str, Any]) -> None:

@@ -14,9 +14,9 @@ EPILOG = """examples:
   unival predict --task caption --path checkpoint_best.pt dog.jpg
   unival predict --task caption --path checkpoint_best.pt photos/ --output captions.jsonl --workers 2
 
-A folder stands for all pictures below it; a pattern in quotes ('photos/*.jpg') is expanded here. With --output, the same
-command continues where an interrupted one stopped. A picture that cannot be read gets a line with "error", and the exit
-status is then 1."""
+A folder stands for all pictures below it; a pattern in quotes ('photos/*.jpg') is expanded here. With --output, the
+same command continues where an interrupted one stopped. A picture that cannot be read gets a line with "error", and
+the exit status is then 1."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

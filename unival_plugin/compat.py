@@ -7,15 +7,17 @@ the installed packages is changed on disk. A replacement behaves as the original
 from __future__ import annotations
 
 import argparse
+import contextlib
 import copy
 import functools
 import logging
 import os
 import pickle
+import re
 import shutil
 import sys
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +27,19 @@ from fairseq.data import data_utils
 from fairseq.distributed import utils as distributed_utils
 from fairseq.file_io import PathManager
 from fairseq.models.ema import ema
+from fairseq.trainer import Trainer
+from omegaconf import DictConfig
+from torch.multiprocessing import ProcessRaisedException
 
-from .errors import CheckpointError, ConfigError, UnivalError
+from .errors import CheckpointError, ConfigError, DataError, UnivalError
 
 logger = logging.getLogger(__name__)
 
 LAST_CHECKPOINT = "checkpoint_last.pt"
 LAUNCHER_VARIABLES = ("MASTER_ADDR", "MASTER_PORT", "WORLD_SIZE", "RANK")
 ENGINE_METRICS = frozenset({"loss", "nll_loss", "ppl"})
+MISTAKES = {kind.__name__: kind for kind in (DataError, CheckpointError, ConfigError)}
+HELP_FLAGS = frozenset({"-h", "--help"})
 
 command_line: dict[str, Any] = {}
 """The options of the running fairseq command, as parsed last; empty when the package is used as a library.
@@ -52,7 +59,10 @@ def apply() -> None:
     _replace(distributed_utils, "call_main", join_launcher)
     _replace(checkpoint_utils, "load_checkpoint", check_and_resume)
     _replace(checkpoint_utils, "load_checkpoint_to_cpu", explain_unreadable)
+    _replace(checkpoint_utils, "load_model_ensemble_and_task", name_checkpoints)
+    _replace(checkpoint_utils, "overwrite_args_by_name", keep_tokenizer_name)
     _replace(checkpoint_utils, "_upgrade_state_dict", accept_missing_history)
+    _replace(Trainer, "load_checkpoint", name_checkpoint)
     _replace(ema.EMA, "__init__", copy_integer_buffers)
     PathManager.copy = staticmethod(functools.partial(copy_atomically, PathManager.copy))
     sys.excepthook = functools.partial(one_line_errors, sys.excepthook)
@@ -75,13 +85,15 @@ def is_ours(task_name: str | None) -> bool:
     return task is not None and task.__module__.split(".")[0] == __name__.split(".")[0]
 
 
-def note_command_line(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """Keeps the parsed options (see :data:`command_line`) and makes ``--bf16`` usable.
+def note_command_line(original: Callable[..., Any], parser: Any, *args: Any, **kwargs: Any) -> Any:
+    """Keeps the parsed options (see :data:`command_line`) and makes ``--bf16`` and ``--help`` usable.
 
-    fairseq takes ``--bf16`` for a wish to run on a TPU and then fails without the TPU library.
+    fairseq takes ``--bf16`` for a wish to run on a TPU and then fails without the TPU library. It answers ``--help``
+    before the options of task, model and criterion are known.
     """
     tpu_wanted = "--tpu" in (kwargs.get("input_args") or sys.argv)
-    result = original(*args, **kwargs)
+    with help_at_the_end(parser):
+        result = original(parser, *args, **kwargs)
     namespace = result[0] if isinstance(result, tuple) else result
     if getattr(namespace, "bf16", False) and getattr(namespace, "tpu", False) and not tpu_wanted:
         namespace.tpu = False
@@ -89,6 +101,23 @@ def note_command_line(original: Callable[..., Any], *args: Any, **kwargs: Any) -
         command_line.clear()
         command_line.update(vars(namespace))
     return result
+
+
+@contextlib.contextmanager
+def help_at_the_end(parser: argparse.ArgumentParser) -> Iterator[None]:
+    """Hides ``--help`` from ``parser``'s first pass, in which fairseq finds out whose options to add."""
+    stock = parser.parse_known_args
+
+    def first_pass(args: Any = None, namespace: Any = None) -> Any:
+        parser.parse_known_args = stock  # type: ignore[method-assign]
+        given = sys.argv[1:] if args is None else args
+        return stock([word for word in given if word not in HELP_FLAGS], namespace)
+
+    parser.parse_known_args = first_pass  # type: ignore[method-assign,assignment]
+    try:
+        yield
+    finally:
+        parser.parse_known_args = stock  # type: ignore[method-assign]
 
 
 def accept_file_lists(original: Callable[..., None], train_cfg: Any) -> None:
@@ -164,7 +193,7 @@ def _check_best_metric(cfg: Any, trainer: Any) -> None:
 
 
 def is_intact(path: Path) -> bool:
-    """Whether a checkpoint file is a complete archive whose checksums are right."""
+    """Whether a checkpoint file is a complete archive whose checksums are right (reads all of it)."""
     try:
         with zipfile.ZipFile(path) as archive:
             return archive.testzip() is None
@@ -173,9 +202,59 @@ def is_intact(path: Path) -> bool:
 
 
 def newest_intact(folder: Path) -> Path | None:
-    """The most recently written intact checkpoint of a folder."""
-    newest_first = sorted(folder.glob("*.pt"), key=lambda path: path.stat().st_mtime, reverse=True)
-    return next((path for path in newest_first if path.name != "crash.pt" and is_intact(path)), None)
+    """The most recently written intact checkpoint of a folder; other ``.pt`` files that lie there do not count."""
+    newest_first = sorted(folder.glob("checkpoint*.pt"), key=lambda path: path.stat().st_mtime, reverse=True)
+    return next((path for path in newest_first if is_intact(path)), None)
+
+
+def name_checkpoint(original: Callable[..., Any], self: Any, filename: str, *args: Any, **kwargs: Any) -> Any:
+    """Names the file in errors about its contents, and starts an average of weights from it.
+
+    With ``--store-ema`` fairseq wants to start the average from the weights of a file that holds no average, but has
+    deleted them before.
+    """
+    with _named(filename), contextlib.ExitStack() as undo:
+        if self.cfg.ema.store_ema:
+            reader = checkpoint_utils.load_checkpoint_to_cpu
+            undo.callback(setattr, checkpoint_utils, "load_checkpoint_to_cpu", reader)
+            checkpoint_utils.load_checkpoint_to_cpu = functools.partial(with_average, reader)
+        return original(self, filename, *args, **kwargs)
+
+
+def with_average(reader: Callable[..., dict[str, Any]], path: str, *args: Any, **kwargs: Any) -> dict[str, Any]:
+    """What ``reader`` reads; its weights also serve as their average where it holds none."""
+    state = reader(path, *args, **kwargs)
+    if "ema" not in state["extra_state"]:
+        logger.info(f"{path} holds no average of weights (--store-ema): it starts from the weights")
+        state["extra_state"]["ema"] = state["model"]
+    return state
+
+
+def name_checkpoints(original: Callable[..., Any], filenames: list[str], *args: Any, **kwargs: Any) -> Any:
+    """Names the files in errors about them (fairseq-validate, fairseq-generate)."""
+    with _named(", ".join(map(str, filenames))):
+        try:
+            return original(filenames, *args, **kwargs)
+        except OSError as error:
+            raise CheckpointError(f"{error.strerror or error}; correct --path") from error
+        except RuntimeError as error:
+            if "Neither args nor cfg" not in str(error):
+                raise
+            raise CheckpointError(
+                "holds weights without their options; give it to fairseq-train --restore-file with the model's flags "
+                "and use the checkpoint which that writes"
+            ) from error
+
+
+@contextlib.contextmanager
+def _named(path: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        mistake = user_mistake(error)
+        if not isinstance(mistake, CheckpointError) or path in str(mistake):
+            raise
+        raise CheckpointError(f"{path}: {mistake}") from error
 
 
 def explain_unreadable(original: Callable[..., Any], path: str, *args: Any, **kwargs: Any) -> Any:
@@ -184,7 +263,7 @@ def explain_unreadable(original: Callable[..., Any], path: str, *args: Any, **kw
         return original(path, *args, **kwargs)
     except pickle.UnpicklingError as error:
         raise CheckpointError(f"{path}: {_why_refused(path)}") from error
-    except (RuntimeError, EOFError, KeyError, zipfile.BadZipFile) as error:
+    except (RuntimeError, EOFError, KeyError, TypeError, zipfile.BadZipFile) as error:
         reason = "damaged or cut short" if not is_intact(Path(path)) else " ".join(str(error).split())
         raise CheckpointError(
             f"{path}: not a readable checkpoint ({reason}); use another file or copy it anew"
@@ -195,11 +274,21 @@ def _why_refused(path: str) -> str:
     try:
         names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
     except (ValueError, RuntimeError, pickle.UnpicklingError):
-        return "not a torch checkpoint"
+        names = []
+    if not names:
+        return "not a torch checkpoint; use another file or copy it anew"
     return (
         f"asks for {', '.join(names)}, which safe reading does not allow; if you trust its source, allow them with "
         "torch.serialization.add_safe_globals"
     )
+
+
+def keep_tokenizer_name(original: Callable[..., None], cfg: Any, overrides: dict[str, Any]) -> None:
+    """fairseq-validate turns ``--bpe``, which our tasks read as a name, into options of fairseq's own tokenizer."""
+    original(cfg, overrides)
+    task = cfg.get("task")
+    if isinstance(task, DictConfig) and is_ours(task.get("_name")) and isinstance(task.get("bpe"), DictConfig):
+        task.bpe = task.bpe._name
 
 
 def accept_missing_history(original: Callable[..., dict[str, Any]], state: dict[str, Any]) -> dict[str, Any]:
@@ -208,7 +297,8 @@ def accept_missing_history(original: Callable[..., dict[str, Any]], state: dict[
         state["optimizer_history"] = [
             {"criterion_name": "", "optimizer_name": "", "lr_scheduler_state": {}, "num_updates": 0}
         ]
-    state.setdefault("extra_state", {"train_iterator": {"version": 2, "epoch": 1, "iterations_in_epoch": 0}})
+    if "epoch" not in state:
+        state.setdefault("extra_state", {"train_iterator": {"version": 2, "epoch": 1, "iterations_in_epoch": 0}})
     return original(state)
 
 
@@ -224,9 +314,12 @@ def copy_atomically(original: Callable[..., Any], src_path: str, dst_path: str, 
     """fairseq writes the first file of a save atomically and copies the others, which a kill can cut short."""
     if PathManager.path_requires_pathmanager(dst_path):
         return original(src_path, dst_path, overwrite=overwrite)
-    temporary = f"{dst_path}.tmp"
-    shutil.copyfile(src_path, temporary)
-    os.replace(temporary, dst_path)
+    temporary = Path(f"{dst_path}.tmp")
+    try:
+        shutil.copyfile(src_path, temporary)
+        temporary.replace(dst_path)
+    finally:
+        temporary.unlink(missing_ok=True)
     return True
 
 
@@ -240,15 +333,24 @@ def one_line_errors(original: Callable[..., None], kind: type, error: BaseExcept
 
 
 def user_error(error: BaseException | None) -> str | None:
-    """Message of the :class:`UnivalError` behind an exception, also one that a data loader's worker raised."""
+    """Message of the user's mistake behind an exception, if there is one."""
+    mistake = user_mistake(error)
+    return None if mistake is None else str(mistake)
+
+
+def user_mistake(error: BaseException | None) -> UnivalError | None:
+    """The :class:`UnivalError` behind an exception, with a message of one line.
+
+    Data loader workers and spawned processes send an error as the text of its traceback, whose last line names it.
+    """
     while error is not None:
-        if isinstance(error, UnivalError):
-            last = str(error).strip().splitlines()[-1] if str(error).strip() else kind_of(error)
-            return last.split(f"{type(error).__name__}: ")[-1]
+        if isinstance(error, (UnivalError, ProcessRaisedException)):
+            lines = str(error).strip().splitlines() or [type(error).__name__]
+            sent = re.fullmatch(r"[\w.]*\.(\w+Error): (.*)", lines[-1])
+            kind = MISTAKES.get(sent[1]) if sent else None
+            if sent and kind:
+                return kind(sent[2])
+            if isinstance(error, UnivalError):
+                return type(error)(lines[-1])
         error = error.__cause__ or error.__context__
     return None
-
-
-def kind_of(error: BaseException) -> str:
-    """Name of an error's type, for errors without a message."""
-    return type(error).__name__

@@ -33,7 +33,7 @@ def token_buckets(bucket_size: int, max_position: int = MAX_TOKEN_POSITIONS) -> 
 def image_buckets(bucket_size: int) -> Tensor:
     """Bucket of every (query, key) pair of grid ids, int64 ``(bucket_size**2 + 1) x (bucket_size**2 + 1)``.
 
-    Two grid cells get one bucket per (row offset, column offset); the last three of the ``(2 * bucket_size - 1)**2 + 3``
+    Two grid cells get one bucket per (row offset, column offset); the last three of ``(2 * bucket_size - 1)**2 + 3``
     buckets belong to pairs with the class position: as query, as key, and with itself.
     """
     span = 2 * bucket_size - 1

@@ -1,4 +1,5 @@
-"""The UnIVAL network as one torch module (Shukor et al. 2023, "UnIVAL: Unified Model for Image, Video, Audio and Language").
+"""The UnIVAL network as one torch module (Shukor et al. 2023, "UnIVAL: Unified Model for Image, Video, Audio and
+Language Tasks").
 
 Imports torch only; ``registration.py`` makes it a fairseq model.
 """

@@ -18,6 +18,11 @@ class FrozenBatchNorm2d(nn.Module):
     A checkpoint's ``num_batches_tracked`` is dropped on loading.
     """
 
+    weight: Tensor
+    bias: Tensor
+    running_mean: Tensor
+    running_var: Tensor
+
     def __init__(self, num_features: int, eps: float = 1e-5, **_: Any) -> None:
         super().__init__()
         self.eps = eps
@@ -47,7 +52,7 @@ def _norm_layer(sync_bn: bool, frozen: bool) -> Any:
 
 def build_trunk(
     name: str, depth: str, drop_path: float = 0.0, sync_bn: bool = False, frozen: bool = False
-) -> nn.Module:
+) -> Any:
     """The picture trunk called ``name`` by ``--image-encoder-name``.
 
     * ``timm_resnet``: ResNet v1.5, all four stages, 2048 features on a grid of 1/32 of the picture; its unused
@@ -61,20 +66,22 @@ def build_trunk(
     Raises:
         ValueError: unknown depth.
     """
-    from timm.models.resnet import BasicBlock, Bottleneck, ResNet  # timm takes seconds to import
+    from timm.models import resnet  # timm takes seconds to import
+
+    make: Any = resnet.ResNet
 
     norm = _norm_layer(sync_bn, frozen)
     if name == "timm_tiny":
-        trunk = ResNet(
-            block=BasicBlock, layers=(1, 1, 1, 1), channels=(32, 64, 128, 256), output_stride=16, norm_layer=norm
+        trunk = make(
+            block=resnet.BasicBlock, layers=(1, 1, 1, 1), channels=(32, 64, 128, 256), output_stride=16, norm_layer=norm
         )
         trunk.fc = nn.Identity()
         return trunk
     if depth not in DEPTHS:
         raise ValueError(f"unknown --resnet-type {depth}: choose one of {', '.join(DEPTHS)}")
     if "timm_resnet" in name:
-        return ResNet(block=Bottleneck, layers=DEPTHS[depth], norm_layer=norm)
-    trunk = ResNet(block=Bottleneck, layers=DEPTHS[depth], norm_layer=norm, drop_path_rate=drop_path)
+        return make(block=resnet.Bottleneck, layers=DEPTHS[depth], norm_layer=norm)
+    trunk = make(block=resnet.Bottleneck, layers=DEPTHS[depth], norm_layer=norm, drop_path_rate=drop_path)
     trunk.layer4, trunk.fc = nn.Identity(), nn.Identity()
     trunk.num_features = 1024
     return trunk

@@ -97,9 +97,8 @@ class CaptionTask(UnIVALTask):
         path = self.cfg.eval_cider_cached_tokens
         if path:
             return DocumentFrequency.load(Path(path))
-        rows = range(len(dataset))
         reader = self.row_reader("valid")
-        examples = (reader(["", "", dataset.table.cell(row, 2)], str) for row in rows)
+        examples = (reader(["", "", cell], str) for cell in dataset.cells(2))
         return DocumentFrequency.from_references([split_references(example.target) for example in examples])
 
     # ---- metrics
@@ -191,7 +190,7 @@ class CaptionTask(UnIVALTask):
         if self._result_file is not None:
             ids = [str(row_id) for row_id in sample["id"]]
             captions = self.captions(hypotheses)
-            answers = [{"image_id": i, "caption": caption} for i, caption in zip(ids, captions)]
+            answers = [{"image_id": i, "caption": caption} for i, caption in zip(ids, captions, strict=True)]
             self._references.extend(self.references(sample))
             if self._result_file.add(answers, sample.get("bad_rows", 0)):
                 self._write_results(generator)
