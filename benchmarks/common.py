@@ -137,6 +137,7 @@ def report(**values: Any) -> None:
     print(json.dumps(values), flush=True)
 
 
-def report_machine(device: str = "cpu") -> None:
+def report_machine(clock: str, device: str = "cpu") -> None:
     name = torch.cuda.get_device_name() if device.startswith("cuda") else platform.machine()
-    report(machine=name, python=platform.python_version(), torch=torch.__version__, threads=torch.get_num_threads())
+    versions = {"python": platform.python_version(), "torch": torch.__version__}
+    report(machine=name, **versions, threads=torch.get_num_threads(), clock=clock)

@@ -1,8 +1,8 @@
 """Runs an UnIVAL checkout beside ours, in a process of its own and without changing anything in it.
 
 The checkout's folder goes on that process's path; fairseq is the one installed there. The two processes take turns: the
-benchmark asks for one measurement, waits for the answer, and goes on with its own. Where the checkout's imports fail the
-answer says why.
+benchmark asks for one measurement, waits for the answer, and goes on with its own. Where the checkout's imports fail
+the answer says why.
 
     python benchmarks/reference.py '{"folder": "UnIVAL", …}'      (started by the other benchmarks)
 """
@@ -128,8 +128,8 @@ def training(settings: dict[str, Any]) -> Callable[[], dict[str, Any]]:
 def serve(settings: dict[str, Any]) -> None:
     """Answers the lines of standard input with one JSON line each, the first one as soon as it is ready."""
     answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what the checkout prints is not an answer
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    for stream in (1, 2):  # what the checkout prints is not an answer
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
 
     def answer(value: dict[str, Any]) -> None:
         answers.write(json.dumps(value) + "\n")

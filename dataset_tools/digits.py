@@ -18,7 +18,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -52,6 +52,7 @@ class BuildPlan:
     val_rows: int = 300
     test_rows: int = 600
     epoch_files: int = 1
+    easy_files: int = 0
     pictures: int = 0
     canvas: int = 64
     max_digits: int = 3
@@ -110,11 +111,13 @@ def _build_into(folder: Path, plan: BuildPlan) -> dict[str, object]:
     maker = SceneMaker(load_source(plan.seed), plan.seed, plan.canvas, plan.max_digits, plan.file_format)
     counts: dict[str, int] = {}
     captions: list[str] = []
+    easy = {f"train_{k}" for k in range(1, plan.easy_files + 1)}
     for stem, split, stream, scenes in plan.files():
-        for scene, rows in _write_file(folder, plan, maker, stem, split, stream, scenes):
+        its_maker = replace(maker, max_digits=1) if stem in easy else maker
+        for scene, rows in _write_file(folder, plan, its_maker, stem, split, stream, scenes):
             for task in plan.tasks:
                 counts[file_name(task, stem)] = counts.get(file_name(task, stem), 0) + rows[task]
-            if stem == "train_1":
+            if stem == f"train_{plan.epoch_files}":
                 captions.append(scene.caption)
             if split == "test" and scene.number % 1_000_000 < plan.pictures:
                 _save_picture(folder / "pictures", scene)
@@ -163,6 +166,7 @@ def _manifest(plan: BuildPlan, maker: SceneMaker, rows: dict[str, int]) -> dict[
         "seed": plan.seed,
         "canvas": plan.canvas,
         "max_digits": plan.max_digits,
+        "training_files_with_one_digit_a_picture": plan.easy_files,
         "picture_format": plan.file_format,
         "tasks": list(plan.tasks),
         "rows": rows,
@@ -213,6 +217,13 @@ def _parser() -> argparse.ArgumentParser:
         help="training files train_1.tsv ... train_K.tsv",
     )
     parser.add_argument(
+        "--easy-files",
+        type=int,
+        default=plan.easy_files,
+        metavar="N",
+        help="the first N training files have one digit a picture: a network learns the digits sooner that way",
+    )
+    parser.add_argument(
         "--pictures",
         type=int,
         default=plan.pictures,
@@ -246,6 +257,8 @@ def _plan(args: argparse.Namespace, parser: argparse.ArgumentParser) -> BuildPla
         parser.error("the numbers of rows must be between 1 and 999999")
     if not 1 <= args.epoch_files <= MAX_EPOCH_FILES:
         parser.error(f"--epoch-files must be between 1 and {MAX_EPOCH_FILES}")
+    if not 0 <= args.easy_files < args.epoch_files:
+        parser.error("--easy-files must be at least 0 and below --epoch-files")
     if args.canvas < 48 or args.seed < 0:
         parser.error("--canvas must be at least 48 and --seed at least 0")
     fields = BuildPlan.__dataclass_fields__

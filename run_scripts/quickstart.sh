@@ -20,7 +20,7 @@ TEXT="--bpe sentencepiece --sentencepiece-model $DATA/digits.model --code-dict-s
 
 if [[ ! -e $DATA/manifest.json ]]; then
     echo "== making pictures of digits"
-    python "$ROOT/dataset_tools/digits.py" --output "$DATA" --train-rows "${TRAIN_ROWS:-12000}" --epoch-files 8 \
+    python "$ROOT/dataset_tools/digits.py" --output "$DATA" --train-rows "${TRAIN_ROWS:-12000}" --epoch-files 8 --easy-files 1 \
         --pictures 36
 fi
 

@@ -66,6 +66,8 @@ def apply() -> None:
     _replace(ema.EMA, "__init__", copy_integer_buffers)
     PathManager.copy = staticmethod(functools.partial(copy_atomically, PathManager.copy))
     sys.excepthook = functools.partial(one_line_errors, sys.excepthook)
+    # fairseq-hydra-train: otherwise hydra prints a traceback of its own, and no error arrives at the hook
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")
 
 
 def _replace(owner: Any, name: str, replacement: Callable[..., Any]) -> None:
@@ -86,11 +88,12 @@ def is_ours(task_name: str | None) -> bool:
 
 
 def note_command_line(original: Callable[..., Any], parser: Any, *args: Any, **kwargs: Any) -> Any:
-    """Keeps the parsed options (see :data:`command_line`) and makes ``--bf16`` and ``--help`` usable.
+    """Keeps the parsed options (see :data:`command_line`) and makes ``--bf16``, ``--help`` and the log usable.
 
     fairseq takes ``--bf16`` for a wish to run on a TPU and then fails without the TPU library. It answers ``--help``
     before the options of task, model and criterion are known.
     """
+    drop_stray_log_handler()
     tpu_wanted = "--tpu" in (kwargs.get("input_args") or sys.argv)
     with help_at_the_end(parser):
         result = original(parser, *args, **kwargs)
@@ -101,6 +104,19 @@ def note_command_line(original: Callable[..., Any], parser: Any, *args: Any, **k
         command_line.clear()
         command_line.update(vars(namespace))
     return result
+
+
+def drop_stray_log_handler() -> None:
+    """Lets fairseq-generate and fairseq-validate set up their log.
+
+    Importing fairseq's wav2vec2_classification sets up another one before: everything down to debugging messages, to
+    standard error.
+    """
+    root = logging.getLogger()
+    stray = [handler for handler in root.handlers if getattr(handler.formatter, "_fmt", "") == logging.BASIC_FORMAT]
+    if root.level == logging.DEBUG and stray:
+        root.removeHandler(stray[0])
+        root.setLevel(os.environ.get("LOGLEVEL", "INFO").upper())
 
 
 @contextlib.contextmanager
@@ -263,7 +279,9 @@ def explain_unreadable(original: Callable[..., Any], path: str, *args: Any, **kw
         return original(path, *args, **kwargs)
     except pickle.UnpicklingError as error:
         raise CheckpointError(f"{path}: {_why_refused(path)}") from error
-    except (RuntimeError, EOFError, KeyError, TypeError, zipfile.BadZipFile) as error:
+    except (FileNotFoundError, PermissionError) as error:
+        raise CheckpointError(f"{path}: {error.strerror}; correct its path or permissions") from error
+    except (RuntimeError, OSError, EOFError, KeyError, TypeError, zipfile.BadZipFile) as error:
         reason = "damaged or cut short" if not is_intact(Path(path)) else " ".join(str(error).split())
         raise CheckpointError(
             f"{path}: not a readable checkpoint ({reason}); use another file or copy it anew"

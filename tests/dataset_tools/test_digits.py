@@ -235,3 +235,15 @@ def test_a_failed_build_leaves_nothing_behind(tmp_path, monkeypatch):
 def test_wrong_flags_are_refused(tmp_path, flags):
     with pytest.raises(SystemExit):
         digits.main(["--output", str(tmp_path / "data"), *flags])
+
+
+def test_easy_files_have_one_digit_a_picture(tmp_path):
+    digits.build(
+        tmp_path / "easy", digits.BuildPlan(train_rows=30, val_rows=5, test_rows=6, epoch_files=2, easy_files=1)
+    )
+    words = {
+        name: {len(line.split("\t")[2].split()) for line in (tmp_path / "easy" / name).read_text().splitlines()}
+        for name in ("train_1.tsv", "train_2.tsv")
+    }
+    assert words["train_1.tsv"] == {2}
+    assert max(words["train_2.tsv"]) > 2

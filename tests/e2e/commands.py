@@ -191,8 +191,11 @@ def differing(first: Any, second: Any, name: str = "") -> list[str]:
     return [] if first == second else [name]
 
 
-def copy_with(source: Path, target: Path, change: Callable[[int, list[bytes]], list[bytes]]) -> Path:
-    """Copies a table, with ``change(row number, cells)`` in place of the cells of every row."""
-    rows = source.read_bytes().splitlines()
-    target.write_bytes(b"".join(b"\t".join(change(i, row.split(b"\t"))) + b"\n" for i, row in enumerate(rows)))
+Change = Callable[[int, list[bytes]], list[bytes]]
+
+
+def copy_with(source: Path, target: Path, change: Change, rows: int | None = None) -> Path:
+    """Copies the first ``rows`` rows of a table, with ``change(row number, cells)`` in place of a row's cells."""
+    lines = source.read_bytes().splitlines()[:rows]
+    target.write_bytes(b"".join(b"\t".join(change(i, line.split(b"\t"))) + b"\n" for i, line in enumerate(lines)))
     return target

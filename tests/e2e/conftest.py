@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
-from commands import Data, copy_with
+from commands import Data, checkpoint, copy_with, succeed, train
 
 NUMBERS = [b"one", b"two", b"three"]
 
@@ -24,3 +25,13 @@ def data(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Data:
         copy_with(digits / name, folder / name, _number_of_digits)
     shutil.copy(digits / "digits.model", folder)
     return Data(folder)
+
+
+@pytest.fixture(scope="session")
+def pretrained(data: Data, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Weights and options of a short training."""
+    folder = tmp_path_factory.mktemp("pretrained")
+    succeed(train(data, folder, "--max-update", "3", "--seed", "7", "--disable-validation"))
+    state = checkpoint(folder / "checkpoint_last.pt")
+    shutil.rmtree(folder)
+    return {"model": state["model"], "cfg": state["cfg"]}

@@ -20,6 +20,7 @@ from commands import (
     checkpoint,
     generate,
     program,
+    run,
     succeed,
     train,
     validate,
@@ -188,6 +189,16 @@ def test_hydra_trains_the_same_as_flags_and_its_checkpoint_is_read(data: Data, t
     assert own["_name"] == "unival_tiny"
     assert {k: v for k, v in own.items() if v is not None and k != "_name"}.items() <= dict(other).items()
     assert succeed(validate(data, last)).last("valid", "valid_loss") == chain.validation.last("valid", "valid_loss")
+
+
+def test_hydra_reports_a_mistake_without_traceback(data: Data, tmp_path: Path):
+    (tmp_path / "digits.yaml").write_text(_hydra_yaml(data, tmp_path / "run").replace("train_1.tsv", "gone.tsv"))
+    command = [program("fairseq-hydra-train"), "--config-dir", str(tmp_path), "--config-name", "digits"]
+    outcome = run([*command, f"hydra.run.dir={tmp_path}"], cwd=tmp_path)
+    assert outcome.code != 0
+    assert "Traceback" not in outcome.stderr
+    last_line = outcome.stderr.splitlines()[-1]
+    assert last_line.startswith(f"fairseq-hydra-train: error: {data.file('gone.tsv')} does not exist")
 
 
 def _site_packages(folder: Path) -> Path:

@@ -206,7 +206,7 @@ def test_a_picture_beyond_the_position_table_is_refused() -> None:
 def test_every_preset_is_a_valid_configuration(name: str) -> None:
     config = from_preset(name, {"dropout": 0.25, "encoder_layers": None})
     assert config.dropout == 0.25
-    assert config.encoder_layers == {"unival_large": 12, "unival_tiny": 3}.get(name, 6)
+    assert config.encoder_layers == {"unival_large": 12, "unival_tiny": 2}.get(name, 6)
 
 
 def test_flags_that_contradict_each_other_are_named() -> None:

@@ -76,6 +76,7 @@ class UnIVALConfig:
     sample_patches_in_eval: bool = _option(
         False, "draw --sample-patch-num patches in evaluation too, as the original code does (its results then vary)"
     )
+    init_std: float = _option(0.02, "standard deviation of the initial weights of linear layers and embeddings")
     freeze_encoder_embedding: bool = _option(False, "do not train the token embedding (tied: encoder and decoder)")
     freeze_decoder_embedding: bool = _option(False, "do not train the token embedding (tied: encoder and decoder)")
     freeze_encoder: bool = _option(
@@ -143,14 +144,15 @@ PRESETS: Dict[str, Dict[str, Any]] = {
     },
     # ours: a few million parameters, for laptops and tests
     "unival_tiny": {
-        **SCRIPT_FLAGS,
-        "encoder_embed_dim": 192,
-        "encoder_ffn_embed_dim": 768,
-        "encoder_layers": 3,
-        "encoder_attention_heads": 6,
-        "decoder_layers": 3,
-        "decoder_attention_heads": 6,
+        "encoder_embed_dim": 128,
+        "encoder_ffn_embed_dim": 512,
+        "encoder_layers": 2,
+        "encoder_attention_heads": 4,
+        "decoder_layers": 2,
+        "decoder_attention_heads": 4,
+        "disable_entangle": True,
         "image_encoder_name": "timm_tiny",
+        "init_std": 0.08,
         "max_source_positions": 256,
         "max_target_positions": 256,
     },

@@ -6,7 +6,7 @@ N encoder length, D width, H heads, V vocabulary.
 
 from __future__ import annotations
 
-from typing import Any, Optional
+from typing import Any, Optional, cast
 
 import torch
 import torch.nn.functional as F
@@ -32,6 +32,8 @@ class UnIVALDecoder(RelativePositions):
         embed_tokens: V x D token embedding; also the output projection when embeddings are shared.
         pad: id of the padding symbol.
     """
+
+    image_position_idx: Tensor
 
     def __init__(self, config: UnIVALConfig, embed_tokens: nn.Embedding, pad: int) -> None:
         nn.Module.__init__(self)
@@ -113,12 +115,12 @@ class UnIVALDecoder(RelativePositions):
         if cross_pad is not None:
             cross_scores = cross_scores + cross_pad
         cross = self._cross_keys_values(encoder_out, cache)
-        relative = self._relative_buckets(total, code_masks)
+        relative = self._relative_buckets(done, total, code_masks)
 
         x = self._embed(prev_output_tokens, done, code_masks)
         states, new_cache, weights = [x], [], None
         for index, layer in enumerate(self.layers):
-            bias = self_scores + self._relative_scores(index, relative, code_masks)[:, :, done:total]
+            bias = self_scores + self._relative_scores(index, relative, code_masks)
             past = cache["self"][index] if cache is not None and done else None
             last = index == len(self.layers) - 1
             arguments = (x, cross[index], bias, cross_scores, past, need_attn and last)
@@ -203,14 +205,18 @@ class UnIVALDecoder(RelativePositions):
         )
         return own, cross
 
-    def _relative_buckets(self, total: int, code_masks: Optional[Tensor]) -> tuple[Tensor, Optional[Tensor]]:
-        codes = None if code_masks is None else self.patch_buckets(self.image_position_idx[None, :total])
-        return self.token_buckets(total), codes
+    def _relative_buckets(self, done: int, total: int, code_masks: Optional[Tensor]) -> tuple[Tensor, Optional[Tensor]]:
+        """Buckets of the new positions as queries, (1 x) T' x T; looking all up would make every step O(T^2)."""
+        text = self.token_buckets(total)[done:]
+        if code_masks is None:
+            return text, None
+        ids = self.image_position_idx[None, :total]
+        return text, self.patch_buckets(ids[:, done:], ids)
 
     def _relative_scores(
         self, layer: int, buckets: tuple[Tensor, Optional[Tensor]], code_masks: Optional[Tensor]
     ) -> Tensor:
-        """1|R x H x T x T."""
+        """1|R x H x T' x T."""
         scores = self.token_relative_scores(layer, buckets[0])
         if code_masks is None or buckets[1] is None:
             return scores
@@ -231,7 +237,7 @@ class UnIVALDecoder(RelativePositions):
         if cache is not None and "cross" in cache:
             return cache["cross"]
         memory = encoder_out["encoder_out"][0].transpose(0, 1)
-        cross = [layer.encoder_attn.keys_values(memory) for layer in self.layers]
+        cross = [cast(DecoderLayer, layer).encoder_attn.keys_values(memory) for layer in self.layers]
         if cache is not None:
             cache["cross"] = cross
         return cross

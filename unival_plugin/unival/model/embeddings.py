@@ -5,10 +5,9 @@ Legend: L positions, H heads, D width, V rows of a relative-position table.
 
 from __future__ import annotations
 
-from typing import Optional
+from typing import Optional, cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...modules.positions import image_buckets, num_image_buckets, token_buckets
@@ -66,21 +65,22 @@ class RelativePositions(nn.Module):
             )
         return self.token_rp_bucket[:length, :length]
 
-    def patch_buckets(self, ids: Tensor) -> Tensor:
-        """Buckets between grid ids; ``ids``: b x P, returns b x P x P."""
-        return self.image_rp_bucket[ids[:, :, None], ids[:, None, :]]
+    def patch_buckets(self, ids: Tensor, others: Optional[Tensor] = None) -> Tensor:
+        """Buckets between grid ids; ``ids``: b x P (queries), ``others``: b x P' (keys, default: ids); b x P x P'."""
+        others = ids if others is None else others
+        return self.image_rp_bucket[ids[:, :, None], others[:, None, :]]
 
     def token_relative_scores(self, layer: int, buckets: Tensor) -> Tensor:
-        """Learned scores of text buckets (L x L), 1 x H x L x L."""
-        return F.embedding(buckets, self.token_rel_pos_table_list[layer].weight).permute(2, 0, 1)[None]
+        """Learned scores of text buckets (L x M), 1 x H x L x M."""
+        return cast(nn.Embedding, self.token_rel_pos_table_list[layer])(buckets).permute(2, 0, 1)[None]
 
     def patch_relative_scores(self, layer: int, buckets: Tensor) -> Tensor:
-        """Learned scores of patch buckets (b x P x P), b x H x P x P."""
-        return F.embedding(buckets, self.image_rel_pos_table_list[layer].weight).permute(0, 3, 1, 2)
+        """Learned scores of patch buckets (b x P x P'), b x H x P x P'."""
+        return cast(nn.Embedding, self.image_rel_pos_table_list[layer])(buckets).permute(0, 3, 1, 2)
 
 
 def padding_bias(mask: Tensor, dtype: torch.dtype) -> Optional[Tensor]:
-    """Additive bias of a key padding mask (B x S, True = ignored): B x 1 x 1 x S with ``-inf``, None without padding."""
+    """Additive bias of a key padding mask (B x S, True = ignored): B x 1 x 1 x S with ``-inf``; None: no padding."""
     if not bool(mask.any()):
         return None
     bias = torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill_(mask, float("-inf"))

@@ -139,6 +139,8 @@ class UnIVALEncoder(RelativePositions):
     def _embed_patches(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Embedded patches B x P x D, their grid ids b x P and raw position embeddings b x P x D (b is 1 or B)."""
         dtype = self.image_proj.weight.dtype
+        if images.device.type == "cpu":  # pooling is ten times faster in this order, batch norm four times
+            images = images.contiguous(memory_format=torch.channels_last)
         features = self.embed_images.forward_features(images.to(dtype))
         height, width = features.shape[-2:]
         features = features.flatten(2).transpose(1, 2)

@@ -6,17 +6,17 @@ Imports torch only; ``registration.py`` makes it a fairseq model.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, Optional
 
 import torch
 from torch import Tensor, nn
 
 from ...errors import CheckpointError, ConfigError
+from ...modules.cpu_kernels import fast_cpu_kernels
 from .config import UnIVALConfig
 from .decoder import UnIVALDecoder
 from .encoder import UnIVALEncoder
-
-INIT_STD = 0.02
 
 
 class UnIVALNetwork(nn.Module):
@@ -50,7 +50,7 @@ class UnIVALNetwork(nn.Module):
         self.decoder = decoder_class(config, decoder_tokens, pad)
         if config.resnet_model_path:
             load_trunk(self.encoder.embed_images, config.resnet_model_path)
-        self.apply(initialise)
+        self.apply(partial(initialise, std=config.init_std))
         freeze(self)
 
     def forward(
@@ -78,31 +78,33 @@ class UnIVALNetwork(nn.Module):
         """
         if patch_images_2 is not None:
             raise ValueError("two pictures a sample (patch_images_2) are not supported by this version")
-        encoder_out = self.encoder(
-            src_tokens,
-            src_lengths=src_lengths,
-            patch_images=patch_images,
-            patch_masks=patch_masks,
-            patch_types=patch_types,
-            sample_patch_num=sample_patch_num,
-            return_all_hiddens=return_all_hiddens,
-        )
-        return self.decoder(
-            prev_output_tokens, encoder_out=encoder_out, code_masks=code_masks, features_only=features_only
-        )
+        # recomputing layers in the backward pass happens outside of this context, it must find the same operators
+        with fast_cpu_kernels(src_tokens.device.type == "cpu" and not self.config.checkpoint_activations):
+            encoder_out = self.encoder(
+                src_tokens,
+                src_lengths=src_lengths,
+                patch_images=patch_images,
+                patch_masks=patch_masks,
+                patch_types=patch_types,
+                sample_patch_num=sample_patch_num,
+                return_all_hiddens=return_all_hiddens,
+            )
+            return self.decoder(
+                prev_output_tokens, encoder_out=encoder_out, code_masks=code_masks, features_only=features_only
+            )
 
 
-def initialise(module: nn.Module) -> None:
+def initialise(module: nn.Module, std: float) -> None:
     """BERT's initialisation, applied to the whole network (UnIVAL overwrites every other one with it).
 
     The padding row of the tied embedding ends up random because the output projection draws the tensor once more.
     """
     if isinstance(module, nn.Linear):
-        nn.init.normal_(module.weight, std=INIT_STD)
+        nn.init.normal_(module.weight, std=std)
         if module.bias is not None:
             nn.init.zeros_(module.bias)
     elif isinstance(module, nn.Embedding):
-        nn.init.normal_(module.weight, std=INIT_STD)
+        nn.init.normal_(module.weight, std=std)
         if module.padding_idx is not None:
             nn.init.zeros_(module.weight[module.padding_idx])
 

@@ -50,14 +50,12 @@ def _norm_layer(sync_bn: bool, frozen: bool) -> Any:
     return nn.BatchNorm2d
 
 
-def build_trunk(
-    name: str, depth: str, drop_path: float = 0.0, sync_bn: bool = False, frozen: bool = False
-) -> Any:
+def build_trunk(name: str, depth: str, drop_path: float = 0.0, sync_bn: bool = False, frozen: bool = False) -> Any:
     """The picture trunk called ``name`` by ``--image-encoder-name``.
 
     * ``timm_resnet``: ResNet v1.5, all four stages, 2048 features on a grid of 1/32 of the picture; its unused
       classifier ``fc`` is kept because the released checkpoints hold it.
-    * ``timm_tiny``: one-block-per-stage ResNet with a dilated last stage, 256 features on a grid of 1/16.
+    * ``timm_tiny``: one-block-per-stage ResNet without pooling, 192 features on a grid of 1/16.
     * anything else: the three-stage ResNet, 1024 features on a grid of 1/16.
 
     Returns:
@@ -73,9 +71,15 @@ def build_trunk(
     norm = _norm_layer(sync_bn, frozen)
     if name == "timm_tiny":
         trunk = make(
-            block=resnet.BasicBlock, layers=(1, 1, 1, 1), channels=(32, 64, 128, 256), output_stride=16, norm_layer=norm
+            block=resnet.BasicBlock,
+            layers=(1, 1, 1, 1),
+            channels=(24, 48, 96, 192),
+            stem_type="deep",
+            stem_width=12,
+            zero_init_last=False,  # with zeros the few blocks do nothing at first, and small training sets end too soon
+            norm_layer=norm,
         )
-        trunk.fc = nn.Identity()
+        trunk.maxpool, trunk.fc = nn.Identity(), nn.Identity()
         return trunk
     if depth not in DEPTHS:
         raise ValueError(f"unknown --resnet-type {depth}: choose one of {', '.join(DEPTHS)}")

@@ -133,6 +133,8 @@ class UnIVALTask(FairseqTask):
             note_train_batches(len(batches))
         else:
             self.expect_results(dataset, batches, shard_id, num_shards)
+        if num_workers > 0:
+            dataset.encoder.warm_up()
         return iterators.EpochBatchIterator(
             dataset=dataset,
             collate_fn=dataset.collater,
