@@ -9,12 +9,12 @@ is the peak of a process of its own for each way. Prints JSON lines.
 from __future__ import annotations
 
 import argparse
-import copy
 import json
-import resource
 import subprocess
 import sys
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -41,7 +41,10 @@ from reference import Reference
 
 
 class Trainer:
-    """One training step a call, always on the same batch."""
+    """One training step a call, always on the same batch.
+
+    The learning rate is zero: the optimizer does its work, but every step sees the same weights and has the same loss.
+    """
 
     def __init__(self, model: Any, settings: dict[str, Any]) -> None:
         self.device = torch.device(settings["device"])
@@ -50,8 +53,7 @@ class Trainer:
         names = ("seed", "batch", "size", "source", "target", "vocabulary")
         batch = picture_batch(*(settings[name] for name in names))
         self.batch = {key: value.to(self.device) for key, value in batch.items()}
-        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=1e-5)
-        self.losses: list[float] = []
+        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=0.0)
 
     def __call__(self) -> None:
         self.optimizer.zero_grad()
@@ -60,22 +62,20 @@ class Trainer:
         loss = F.cross_entropy(scores.float().flatten(0, 1), self.batch["prev_output_tokens"].flatten())
         loss.backward()
         self.optimizer.step()
-        self.losses.append(loss.item())
-
-    @property
-    def loss(self) -> float:
-        """Before the first update."""
-        return self.losses[0]
+        self.loss = loss.item()
 
     def memory(self) -> float:
         """Peak GB of this process: on a GPU of its memory, else resident."""
         if self.device.type == "cuda":
             return round(torch.cuda.max_memory_allocated() / 1e9, 2)
-        return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6, 2)
+        # not getrusage's ru_maxrss: it starts at what the parent process holds
+        status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+        return round(int(status["VmHWM"].split()[0]) / 1e6, 2)
 
 
-def write_out_attention(model: Any) -> Any:
-    """Our network with the original's way to compute attention, equal in its results."""
+@contextmanager
+def plain_attention(model: Any) -> Iterator[None]:
+    """A context in which our network computes attention as the original does, with equal results."""
     from unival_plugin.modules.attention import MultiheadAttention
 
     class PlainAttention(MultiheadAttention):
@@ -102,29 +102,25 @@ def write_out_attention(model: Any) -> Any:
             bias[:, :, : patches.shape[-1], : patches.shape[-1]] += patches
             return bias
 
-    for module in model.modules():
-        if type(module) is MultiheadAttention:
-            module.__class__ = PlainAttention
-    model.encoder.__class__ = PlainEncoder
-    return model
+    plain = {MultiheadAttention: PlainAttention, type(model.encoder): PlainEncoder}
+    changed = [module for module in model.modules() if type(module) in plain]
+    classes = [type(module) for module in changed]
+    for module, own in zip(changed, classes, strict=True):
+        module.__class__ = plain[own]
+    yield
+    for module, own in zip(changed, classes, strict=True):
+        module.__class__ = own
 
 
-def trainer_of(way: str, model: Any, settings: dict[str, Any]) -> Any:
-    """The step of one way; takes the model over."""
+def as_way(way: str, step: Trainer) -> AbstractContextManager[Any]:
+    """The context in which ``step`` runs one way."""
     from unival_plugin.unival.model import network
 
     if way == "plain_attention":
-        return Trainer(write_out_attention(model), settings)
-    step = Trainer(model, settings)
-    if way != "torch_products":
-        return step
-
-    def without_kernels() -> None:
-        with mock.patch.object(network, "fast_cpu_kernels", lambda wanted: nullcontext()):
-            step()
-
-    without_kernels.trainer = step  # type: ignore[attr-defined]
-    return without_kernels
+        return plain_attention(step.model)
+    if way == "torch_products":
+        return mock.patch.object(network, "fast_cpu_kernels", lambda wanted: nullcontext())
+    return nullcontext()
 
 
 def peak_memory(way: str, settings: dict[str, Any]) -> float:
@@ -134,26 +130,37 @@ def peak_memory(way: str, settings: dict[str, Any]) -> float:
 
 def print_memory(way: str, settings: dict[str, Any]) -> None:
     torch.set_num_threads(settings["threads"])
-    step = trainer_of(way, build_model(settings["arch"], settings["vocabulary"], settings["seed"]), settings)
-    step()
-    step()
-    print(getattr(step, "trainer", step).memory())
+    step = Trainer(build_model(settings["arch"], settings["vocabulary"], settings["seed"]), settings)
+    with as_way(way, step):
+        step()
+        step()
+    print(step.memory())
 
 
 def compare(args: argparse.Namespace, settings: dict[str, Any]) -> None:
     ways = ["ours", "plain_attention"] + (["torch_products"] if args.device == "cpu" else [])
+    memory = {way: peak_memory(way, settings) for way in ways}
     model = build_model(settings["arch"], settings["vocabulary"], args.seed)
     reference = start_reference(args, settings, model)
-    steps = {way: trainer_of(way, copy.deepcopy(model), settings) for way in ways}
-    timings = {way: lambda step=step: timed(step, args.clock) for way, step in steps.items()}
+    step = Trainer(model, settings)
+    losses: dict[str, float] = {}
+
+    def own_seconds(way: str) -> float:
+        with as_way(way, step):
+            seconds = timed(step, args.clock)
+        losses[way] = step.loss
+        return seconds
+
+    def reference_seconds() -> float:
+        answer = reference.ask("train")
+        losses["reference"], memory["reference"] = answer["loss"], answer["memory_GB"]
+        return answer["seconds"]
+
+    timings = {way: partial(own_seconds, way) for way in ways}
     if reference is not None:
-        answers: list[dict[str, Any]] = []
-        timings["reference"] = lambda: answers.append(reference.ask("train")) or answers[-1]["seconds"]
+        timings["reference"] = reference_seconds
     seconds = in_turns(args.rounds, timings)
-    losses = {way: getattr(step, "trainer", step).loss for way, step in steps.items()}
-    memory = {way: peak_memory(way, settings) for way in ways}
     if reference is not None:
-        losses["reference"], memory["reference"] = answers[0]["loss"], answers[-1]["memory_GB"]
         reference.close()
     allowed = 0.05 if args.autocast else 1e-3
     assert max(losses.values()) - min(losses.values()) < allowed, f"different losses: {losses}"

@@ -81,7 +81,7 @@ def test_generation_options_can_be_given(predictor: Predictor, pictures: list[Pa
         predictor.caption(pictures[:1], beam_size=0)
 
 
-def test_a_moved_checkpoint_finds_its_tokenizer_beside_it(checkpoint: Path, tmp_path: Path, pictures: list[Path]) -> None:
+def test_a_moved_checkpoint_finds_its_tokenizer(checkpoint: Path, tmp_path: Path, pictures: list[Path]) -> None:
     state = torch.load(checkpoint, weights_only=True)
     state["cfg"]["task"]["sentencepiece_model"] = "somewhere/else/digits.model"
     torch.save(state, tmp_path / "moved.pt")
@@ -104,7 +104,8 @@ def test_files_that_are_no_checkpoints_are_refused(tmp_path: Path) -> None:
 
 class TestCommand:
     def run(self, checkpoint: Path, *arguments: object) -> int:
-        return main(["predict", "--task", "caption", "--path", str(checkpoint), "--device", "cpu", *map(str, arguments)])
+        words = ["predict", "--task", "caption", "--path", checkpoint, "--device", "cpu", *arguments]
+        return main([str(word) for word in words])
 
     def test_a_folder_gives_a_line_for_each_picture(
         self, checkpoint: Path, pictures: list[Path], capsys: pytest.CaptureFixture[str]

@@ -53,6 +53,7 @@ def apply() -> None:
     if getattr(options, "_unival_applied", False):
         return
     options._unival_applied = True
+    drop_stray_log_handler()
     torch.serialization.add_safe_globals([argparse.Namespace])
     _replace(options, "parse_args_and_arch", note_command_line)
     _replace(data_utils, "raise_if_valid_subsets_unintentionally_ignored", accept_file_lists)
@@ -88,12 +89,11 @@ def is_ours(task_name: str | None) -> bool:
 
 
 def note_command_line(original: Callable[..., Any], parser: Any, *args: Any, **kwargs: Any) -> Any:
-    """Keeps the parsed options (see :data:`command_line`) and makes ``--bf16``, ``--help`` and the log usable.
+    """Keeps the parsed options (see :data:`command_line`) and makes ``--bf16`` and ``--help`` usable.
 
     fairseq takes ``--bf16`` for a wish to run on a TPU and then fails without the TPU library. It answers ``--help``
     before the options of task, model and criterion are known.
     """
-    drop_stray_log_handler()
     tpu_wanted = "--tpu" in (kwargs.get("input_args") or sys.argv)
     with help_at_the_end(parser):
         result = original(parser, *args, **kwargs)
@@ -107,7 +107,7 @@ def note_command_line(original: Callable[..., Any], parser: Any, *args: Any, **k
 
 
 def drop_stray_log_handler() -> None:
-    """Lets fairseq-generate and fairseq-validate set up their log.
+    """Lets commands and programs set up their own log.
 
     Importing fairseq's wav2vec2_classification sets up another one before: everything down to debugging messages, to
     standard error.

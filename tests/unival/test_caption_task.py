@@ -96,7 +96,8 @@ def load(task: CaptionTask, split: str, epoch: int = 1) -> RowDataset:
 
 
 def test_epochs_walk_through_the_files(task: CaptionTask) -> None:
-    assert [load(task, "train", epoch).table.path.name for epoch in (1, 2, 3)] == ["train_1.tsv", "train_2.tsv", "train_1.tsv"]
+    files = [load(task, "train", epoch).table.path.name for epoch in (1, 2, 3)]
+    assert files == ["train_1.tsv", "train_2.tsv", "train_1.tsv"]
     assert load(task, "valid").table.path.name == "val.tsv"
 
 

@@ -153,8 +153,6 @@ PRESETS: Dict[str, Dict[str, Any]] = {
         "disable_entangle": True,
         "image_encoder_name": "timm_tiny",
         "init_std": 0.08,
-        "max_source_positions": 256,
-        "max_target_positions": 256,
     },
 }
 """Values by architecture name; a field that a preset does not name has the dataclass's default."""

@@ -60,17 +60,17 @@ class UnIVALModel(UnIVALNetwork, BaseFairseqModel):
         """
         values = vars(args) if isinstance(args, argparse.Namespace) else dict(args)
         name = values.get("_name") or values.get("arch") or "unival_base"
-        try:
-            config = from_preset(name if name in PRESETS else "unival_base", values)
-        except ValueError as error:
-            raise ConfigError(str(error)) from error
         for modality in ("video", "audio"):
             if values.get(f"{modality}_encoder_name") not in (None, "none"):
                 logger.warning(
                     f"--{modality}-encoder-name: no {modality} trunk in this version; pictures do not need it"
                 )
         dictionary = task.target_dictionary
-        return cls(config, len(dictionary), dictionary.pad())
+        try:
+            config = from_preset(name if name in PRESETS else "unival_base", values)
+            return cls(config, len(dictionary), dictionary.pad())
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
 
     def max_positions(self) -> tuple[int, int]:
         """Longest source and target in tokens."""

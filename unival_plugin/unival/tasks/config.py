@@ -13,7 +13,7 @@ def option(default: Any, help: str) -> Any:
 
 @dataclass
 class UnIVALTaskConfig(FairseqDataclass):
-    """Flags of every task; names and defaults are the original's (UnIVAL, ``tasks/ofa_task.py``), the last block ours."""
+    """Flags of every task; names and defaults are the original's (UnIVAL, ``tasks/ofa_task.py``), our own come last."""
 
     data: Optional[str] = option(
         None, "files: train_1.tsv[,train_2.tsv,…],valid.tsv (epoch e trains on file e, cyclically); one file evaluates"
