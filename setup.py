@@ -11,7 +11,7 @@ EXTRAS = {
     "gpu": [],  # torch's own kernels are used; for optional accelerators to come
     "fast": ["numba"],  # faster resizing of pictures, with the same pixels
     "demo": ["scikit-learn"],  # the quickstart's pictures of digits
-    "dev": ["pytest>=8", "pytest-timeout", "hypothesis", "ruff", "mypy", "scikit-learn", "types-tqdm", "types-PyYAML"],
+    "dev": ["pytest>=8", "pytest-timeout", "hypothesis", "ruff", "mypy", "scikit-learn"],
 }
 
 setup(
