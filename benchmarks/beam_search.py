@@ -84,7 +84,7 @@ def compare(args: argparse.Namespace, model: Any, dictionary: Any, size: int, ea
     stock = Search(partial(stock_generate, [model], sample, bos_token=BOS), args.clock)
 
     def with_our_kernels() -> Any:
-        with fast_cpu_kernels([model]):
+        with fast_cpu_kernels():
             return stock.generate()
 
     helped = Search(with_our_kernels, args.clock)

@@ -1,9 +1,8 @@
 """How long does a training step take, and what do the fused attention kernels give?
 
 Forward and backward pass and optimizer step of the same network in turns: "ours"; "plain_attention", whose attention is
-written out as in the original (softmax of scores plus a bias that is built for every sample and cloned in every layer);
-on a CPU also "torch_products", ours without :mod:`unival_plugin.modules.cpu_kernels`. The losses must be equal. Memory
-is the peak of a process of its own for each way. Prints JSON lines.
+written out as in the original (softmax of scores plus a bias that is built for every sample and cloned in every
+layer). The losses must be equal. Memory is the peak of a process of its own for each way. Prints JSON lines.
 """
 
 from __future__ import annotations
@@ -17,7 +16,6 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import torch
 import torch.nn.functional as F
@@ -114,12 +112,8 @@ def plain_attention(model: Any) -> Iterator[None]:
 
 def as_way(way: str, step: Trainer) -> AbstractContextManager[Any]:
     """The context in which ``step`` runs one way."""
-    from unival_plugin.unival.model import network
-
     if way == "plain_attention":
         return plain_attention(step.model)
-    if way == "torch_products":
-        return mock.patch.object(network, "fast_cpu_kernels", lambda wanted: nullcontext())
     return nullcontext()
 
 
@@ -138,7 +132,7 @@ def print_memory(way: str, settings: dict[str, Any]) -> None:
 
 
 def compare(args: argparse.Namespace, settings: dict[str, Any]) -> None:
-    ways = ["ours", "plain_attention"] + (["torch_products"] if args.device == "cpu" else [])
+    ways = ["ours", "plain_attention"]
     memory = {way: peak_memory(way, settings) for way in ways}
     model = build_model(settings["arch"], settings["vocabulary"], args.seed)
     reference = start_reference(args, settings, model)

@@ -1,4 +1,4 @@
-"""Faster matrix products and 1 x 1 convolutions for fp32 networks on CPUs."""
+"""Faster matrix products for fp32 inference on CPUs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 from torch.overrides import TorchFunctionMode
 
 LARGE_WEIGHT = 512 * 512
@@ -19,14 +18,14 @@ WORTHWHILE_PRODUCTS = 2**20
 
 
 def fast_cpu_kernels(wanted: bool = True) -> AbstractContextManager[Any]:
-    """A context in which linear layers and 1 x 1 convolutions run on oneDNN if they are fp32 and on a CPU.
+    """A context in which linear layers run on oneDNN if they are fp32 and on a CPU.
 
     torch hands fp32 products to MKL, which uses only a part of the vector units of processors that Intel did not make;
     oneDNN, which torch uses for convolutions, compiles kernels for the processor at hand. Measured on an AMD EPYC (one
     thread, weight 768 x 3072): 1.7 to 2.5 times faster with 1 to 1000 rows, equal up to rounding.
 
-    Gradients flow through linear layers, but not twice. Inside the context every call of torch costs one or two
-    microseconds more.
+    For inference: where gradients are wanted torch's own operators run. Inside the context every call of torch costs
+    one or two microseconds more.
 
     Args:
         wanted: False gives a context that does nothing.
@@ -46,6 +45,8 @@ def have_large_cpu_layers(models: Iterable[nn.Module]) -> bool:
 
 def _suits(x: Tensor, weight: Tensor) -> bool:
     on_cpu = x.device.type == "cpu" and x.dtype == weight.dtype == torch.float32
+    if torch.is_grad_enabled():  # the operator has no gradient
+        return False
     return on_cpu and x.numel() * weight.shape[0] >= WORTHWHILE_PRODUCTS and not torch.is_autocast_enabled("cpu")
 
 
@@ -54,46 +55,14 @@ def _product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
 
 
-class _Linear(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        ctx.save_for_backward(x, weight)
-        return _product(x, weight, bias)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-        x, weight = ctx.saved_tensors
-        for_x, for_weight, for_bias = ctx.needs_input_grad
-        rows = grad.reshape(-1, grad.shape[-1])
-        grad_x = _product(rows, weight.t()).view(x.shape) if for_x else None
-        grad_weight = _product(rows.t(), x.reshape(-1, x.shape[-1]).t()) if for_weight else None
-        return grad_x, grad_weight, rows.sum(dim=0) if for_bias else None
-
-
-def _linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    if not _suits(x, weight):
-        return F.linear(x, weight, bias)
-    return _Linear.apply(x, weight, bias) if torch.is_grad_enabled() else _product(x, weight, bias)
-
-
-def _conv2d(
-    x: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Any = 1, padding: Any = 0, *others: Any
-) -> Tensor:
-    # torch takes oneDNN by itself but for 1 x 1 kernels with few pictures and one thread
-    plain = weight.shape[2:] == (1, 1) and padding in (0, (0, 0)) and others in ((), ((1, 1), 1), (1, 1))
-    if not plain or torch.is_grad_enabled() or x.ndim != 4 or not _suits(x, weight):
-        return F.conv2d(x, weight, bias, stride, padding, *others)
-    steps = (stride, stride) if isinstance(stride, int) else stride
-    return torch.ops.aten.mkldnn_convolution(x, weight, bias, (0, 0), steps, (1, 1), 1)
+def _linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    if weight.ndim != 2 or not _suits(input, weight):
+        return F.linear(input, weight, bias)
+    return _product(input, weight, bias)
 
 
 class _OneDnn(TorchFunctionMode):
-    """Stands in for single functions of torch, so that networks need no layers of their own."""
+    """Stands in for torch's linear layers, so that networks need none of their own."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func is F.linear:
-            func = _linear
-        elif func is F.conv2d:
-            func = _conv2d
-        return func(*args, **(kwargs or {}))
+        return (_linear if func is F.linear else func)(*args, **(kwargs or {}))

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, nn
 
 from ...errors import CheckpointError, ConfigError
-from ...modules.cpu_kernels import fast_cpu_kernels
 from .config import UnIVALConfig
 from .decoder import UnIVALDecoder
 from .encoder import UnIVALEncoder
@@ -78,20 +77,18 @@ class UnIVALNetwork(nn.Module):
         """
         if patch_images_2 is not None:
             raise ValueError("two pictures a sample (patch_images_2) are not supported by this version")
-        # recomputing layers in the backward pass happens outside of this context, it must find the same operators
-        with fast_cpu_kernels(src_tokens.device.type == "cpu" and not self.config.checkpoint_activations):
-            encoder_out = self.encoder(
-                src_tokens,
-                src_lengths=src_lengths,
-                patch_images=patch_images,
-                patch_masks=patch_masks,
-                patch_types=patch_types,
-                sample_patch_num=sample_patch_num,
-                return_all_hiddens=return_all_hiddens,
-            )
-            return self.decoder(
-                prev_output_tokens, encoder_out=encoder_out, code_masks=code_masks, features_only=features_only
-            )
+        encoder_out = self.encoder(
+            src_tokens,
+            src_lengths=src_lengths,
+            patch_images=patch_images,
+            patch_masks=patch_masks,
+            patch_types=patch_types,
+            sample_patch_num=sample_patch_num,
+            return_all_hiddens=return_all_hiddens,
+        )
+        return self.decoder(
+            prev_output_tokens, encoder_out=encoder_out, code_masks=code_masks, features_only=features_only
+        )
 
 
 def initialise(module: nn.Module, std: float) -> None:
