@@ -32,6 +32,7 @@ setup(
         "numpy>=1.24",
         "pillow>=10",
         "tqdm>=4.66",
+        "tensorboardX>=2.6",  # without it every fairseq command begins with a line that asks for it
     ],
     extras_require=EXTRAS,
     entry_points={"console_scripts": ["unival = unival_cli.main:main"]},
