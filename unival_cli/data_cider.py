@@ -30,15 +30,16 @@ def run_cider_df(args: argparse.Namespace) -> int:
 
 def collect_references(files: Sequence[Path], caption_col: int, group_col: int | None) -> list[list[str]]:
     """The cleaned captions of every picture: those of one row, or of all rows with the same text in ``group_col``."""
+    from unival_plugin.data.text import strip_punctuation
     from unival_plugin.data.tsv import TsvTable
-    from unival_plugin.metrics.captions import clean_caption, split_references
+    from unival_plugin.metrics.captions import split_references
 
     groups: dict[object, list[str]] = {}
     for path in files:
         table = TsvTable(path, [caption_col] if group_col is None else [caption_col, group_col])
         for row in progress(range(len(table)), len(table), path.name):
             key = (path, row) if group_col is None else table.cell(row, 1)
-            groups.setdefault(key, []).extend(clean_caption(text) for text in split_references(table.cell(row, 0)))
+            groups.setdefault(key, []).extend(strip_punctuation(text) for text in split_references(table.cell(row, 0)))
     return list(groups.values())
 
 

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from unival_plugin.metrics.captions import CaptionMetric, clean_caption, split_references
+from unival_plugin.data.text import strip_punctuation
+from unival_plugin.metrics.captions import CaptionMetric, split_references
 from unival_plugin.metrics.cider import CiderD, DocumentFrequency
 
 
@@ -12,7 +13,7 @@ from unival_plugin.metrics.cider import CiderD, DocumentFrequency
     [(" A man, riding. ", "A man riding"), ("it's a t-shirt", "its a tshirt"), ("...", ""), ("«é»", "«é»")],
 )
 def test_cleaning_removes_ascii_punctuation_only(text, cleaned):
-    assert clean_caption(text) == cleaned
+    assert strip_punctuation(text) == cleaned
 
 
 def test_references_are_split_at_the_double_ampersand():

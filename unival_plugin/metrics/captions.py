@@ -5,20 +5,14 @@ Source: UnIVAL, ``tasks/mm_tasks/caption.py``.
 
 from __future__ import annotations
 
-import string
 from collections.abc import Sequence
 
 import numpy as np
 
+from ..data.text import strip_punctuation
 from .cider import CiderD, DocumentFrequency
 
 SEPARATOR = "&&"  # between the references of one picture in a data file
-_PUNCTUATION = str.maketrans("", "", string.punctuation)
-
-
-def clean_caption(text: str) -> str:
-    """ASCII punctuation removed, outer white space stripped; letters keep their case."""
-    return text.translate(_PUNCTUATION).strip()
 
 
 def split_references(text: str) -> list[str]:
@@ -41,8 +35,8 @@ class CaptionMetric:
         Exact match is 1 where the caption equals one of its references up to white space, else 0. Raises DataError
         for unequal lengths or a picture without references.
         """
-        cleaned = [clean_caption(hyp) for hyp in hyps]
-        references = [[clean_caption(ref) for ref in group] for group in refs]
+        cleaned = [strip_punctuation(hyp) for hyp in hyps]
+        references = [[strip_punctuation(ref) for ref in group] for group in refs]
         df = self.df or DocumentFrequency.from_references(references)
         cider = CiderD(df).scores(cleaned, references)
         exact = [hyp.split() in [ref.split() for ref in group] for hyp, group in zip(cleaned, references, strict=True)]
