@@ -42,6 +42,13 @@ count_gpus() {
     fi
 }
 
+# flags for the number format that suits the machine
+default_precision() {
+    if (($(count_gpus) > 0)); then
+        echo "--fp16 --fp16-scale-window 512"
+    fi
+}
+
 # launch COMMAND ARGUMENTS...: one process, or one per GPU, on all nodes of a Slurm job
 #   PROCESSES  processes on this node (default: number of GPUs, at least 1)
 launch() {

@@ -19,7 +19,7 @@ DATA=${DATA:-$(printf "$FOLDER/caption_stage1_train_%d.tsv," {1..10})$FOLDER/cap
 BPE_DIR=${BPE_DIR:-utils/BPE}
 INIT_FROM=${INIT_FROM-logs/ofa/checkpoints/pretrain/unival_s2_hs/checkpoint1.pt}
 SAVE_DIR=${SAVE_DIR:-logs/ofa/checkpoints/caption/unival_caption_stage_1}
-PRECISION=${PRECISION-$( (($(count_gpus) > 0)) && echo "--fp16 --fp16-scale-window 512")}
+PRECISION=${PRECISION-$(default_precision)}
 
 need "${DATA##*,}" "validation file, the last entry of DATA"
 need "$BPE_DIR" "BPE_DIR"
