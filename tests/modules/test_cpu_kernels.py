@@ -35,6 +35,16 @@ def test_linear_layers_are_torchs(x: Tensor, bias: bool) -> None:
     assert_same_as_torch(nn.Linear(600, 700, bias=bias), x)
 
 
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("options", [{}, {"stride": 2}, {"bias": False}, {"padding": 1}, {"groups": 2}])
+def test_convolutions_of_one_pixel_are_torchs(layout: torch.memory_format, options: dict) -> None:
+    assert_same_as_torch(nn.Conv2d(64, 128, 1, **options), torch.randn(2, 64, 15, 14).to(memory_format=layout))
+
+
+def test_larger_convolutions_are_torchs() -> None:
+    assert_same_as_torch(nn.Conv2d(32, 64, 3, padding=1), torch.randn(2, 32, 16, 16))
+
+
 def test_gradients_are_torchs() -> None:
     layer, x = nn.Linear(600, 700), torch.randn(9, 600, requires_grad=True)
     with fast_cpu_kernels():
