@@ -94,7 +94,7 @@ def compare(args: argparse.Namespace, model: Any, dictionary: Any, size: int, ea
     ways["stock_with_our_kernels"] = helped.seconds
     reference = start_reference(args, model, size)
     if reference is not None:
-        ways["reference"] = lambda: reference.ask("generate")["seconds"]
+        ways["reference"] = lambda: reference.ask()["seconds"]
     seconds = in_turns(args.rounds, ways)
     assert_same(ours.found, stock.found)
     values: dict[str, Any] = {name: spread(each) for name, each in seconds.items()}
@@ -102,7 +102,7 @@ def compare(args: argparse.Namespace, model: Any, dictionary: Any, size: int, ea
     values["stock_with_our_kernels_by_ours"] = ratio(seconds["stock_with_our_kernels"], seconds["ours"])
     if reference is not None:
         values["reference_by_ours"] = ratio(seconds["reference"], seconds["ours"])
-        values["reference_finds_the_same"] = reference.ask("generate")["tokens"] == [
+        values["reference_finds_the_same"] = reference.ask()["tokens"] == [
             [h["tokens"].tolist() for h in hypotheses] for hypotheses in ours.found
         ]
         reference.close()

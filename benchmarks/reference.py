@@ -51,13 +51,26 @@ class Reference:
     def _start(self, folder: str, python: str, settings: dict[str, Any]) -> None:
         command = [python, "-W", "ignore", __file__, json.dumps({**settings, "folder": str(Path(folder).resolve())})]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        self.why_not = self._answer().get("failed")
+        self.why_not = self._answer().get("failed") or self._try().get("failed")
 
-    def ask(self, what: str) -> dict[str, Any]:
-        """One measurement: ``"generate"`` or ``"train"``."""
+    def ask(self) -> dict[str, Any]:
+        """One measurement.
+
+        Raises:
+            RuntimeError: the checkout failed although it could run before.
+        """
+        answer = self._try()
+        if "failed" in answer:
+            raise RuntimeError(f"the reference stopped: {answer['failed']}")
+        return answer
+
+    def _try(self) -> dict[str, Any]:
         assert self.process.stdin is not None
-        self.process.stdin.write(what + "\n")
-        self.process.stdin.flush()
+        try:
+            self.process.stdin.write("again\n")
+            self.process.stdin.flush()
+        except BrokenPipeError:
+            return {"failed": f"its process ended with status {self.process.wait()}"}
         return self._answer()
 
     def close(self) -> None:
@@ -139,12 +152,11 @@ def serve(settings: dict[str, Any]) -> None:
     sys.path.insert(0, settings["folder"])
     try:
         ask = {"generate": generating, "train": training}[settings["question"]](settings)
+        answer({"ready": True})
+        for _ in sys.stdin:
+            answer(ask())
     except Exception as error:  # whatever a foreign checkout raises is the answer
         answer({"failed": f"{type(error).__name__}: {error}"})
-        return
-    answer({"ready": True})
-    for _ in sys.stdin:
-        answer(ask())
 
 
 if __name__ == "__main__":

@@ -146,7 +146,7 @@ def compare(args: argparse.Namespace, settings: dict[str, Any]) -> None:
         return seconds
 
     def reference_seconds() -> float:
-        answer = reference.ask("train")
+        answer = reference.ask()
         losses["reference"], memory["reference"] = answer["loss"], answer["memory_GB"]
         return answer["seconds"]
 
