@@ -7,6 +7,8 @@ postponed evaluation) because fairseq derives command-line flags from them.
 from dataclasses import dataclass, field, fields
 from typing import Any, Dict, Mapping, Optional
 
+BACKENDS = ("sdpa", "xformers", "plain")
+
 
 def _option(default: Any, help: str) -> Any:
     return field(default=default, metadata={"help": help})
@@ -65,6 +67,10 @@ class UnIVALConfig:
     resnet_type: str = _option("resnet101", "depth of the picture trunk: resnet50, resnet101 or resnet152")
     resnet_model_path: Optional[str] = _option(None, "torchvision or timm weights file to start the picture trunk from")
     freeze_resnet: bool = _option(False, "use batch norm with fixed statistics and weights in the picture trunk")
+    freeze_resnet_video: bool = _option(False, "use batch norm with fixed statistics and weights in the film trunk")
+    freeze_batchnorm: bool = _option(
+        False, 'do not train encoder parameters with "bn" in their name (statistics still follow the data)'
+    )
     sync_bn: bool = _option(False, "use batch norm over all GPUs in the picture trunk")
     orig_patch_image_size: int = _option(256, "picture size of pretraining, for --interpolate-position")
     interpolate_position: bool = _option(
@@ -73,6 +79,8 @@ class UnIVALConfig:
     sample_patch_num: Optional[int] = _option(
         None, "while training, keep this many randomly drawn patches of each picture (default: all)"
     )
+    sample_video_patch_num: Optional[int] = _option(None, "--sample-patch-num of films (default: the same number)")
+    sample_audio_patch_num: Optional[int] = _option(None, "--sample-patch-num of sounds (default: the same number)")
     sample_patches_in_eval: bool = _option(
         False, "draw --sample-patch-num patches in evaluation too, as the original code does (its results then vary)"
     )
@@ -80,21 +88,62 @@ class UnIVALConfig:
     freeze_encoder_embedding: bool = _option(False, "do not train the token embedding (tied: encoder and decoder)")
     freeze_decoder_embedding: bool = _option(False, "do not train the token embedding (tied: encoder and decoder)")
     freeze_encoder: bool = _option(
-        False, "train only the picture trunk, its projection and its positions in the encoder"
+        False, "in the encoder, train only the trunks, their projections and their positions"
     )
-    freeze_decoder: bool = _option(False, "do not train the decoder")
+    freeze_decoder: bool = _option(False, "do not train the decoder (and with it the tied token embedding)")
     freeze_image_encoder: bool = _option(False, "do not train the picture trunk")
-    freeze_video_encoder: bool = _option(False, "do not train the film trunk (this version builds none)")
-    freeze_audio_encoder: bool = _option(False, "do not train the sound trunk (this version builds none)")
+    freeze_video_encoder: bool = _option(False, "do not train the film trunk")
+    freeze_audio_encoder: bool = _option(False, "do not train the sound trunk")
+    nograd: bool = _option(False, "run trunks frozen by --freeze-*-encoder without keeping what gradients need")
+    encoder_eval: bool = _option(False, "keep picture and film trunks in evaluation mode while training")
+    bitfit: bool = _option(False, "train only the biases of layer norms and feed-forward layers")
+    unfreeze: bool = _option(False, "with adapters or prompts: train all other parameters too")
+    adapter: bool = _option(False, "add an adapter to the feed-forward block of every layer and train only adapters")
+    adapter_dim: int = _option(200, "inner width of adapters")
+    adapter_type: str = _option("UN", "UN: one adapter an encoder layer; VL: one for patches and one for text")
+    encoder_prompt: bool = _option(False, "learn prefixes of the encoder's keys and values and train only those")
+    encoder_prompt_type: str = _option("prefix", "kind of prompts; prefix is the only one")
+    encoder_prompt_length: int = _option(100, "length of the encoder's prefixes")
+    encoder_prompt_projection: bool = _option(False, "make the encoder's prefixes by a small network")
+    encoder_prompt_dim: Optional[int] = _option(None, "inner width of that network (default: twice the width)")
+    decoder_prompt: bool = _option(False, "learn prefixes of the decoder's keys and values and train only those")
+    decoder_prompt_type: str = _option("prefix", "kind of prompts; prefix is the only one")
+    decoder_prompt_length: int = _option(100, "length of the decoder's prefixes")
+    decoder_prompt_projection: bool = _option(False, "make the decoder's prefixes by a small network")
+    decoder_prompt_dim: Optional[int] = _option(None, "inner width of that network (default: twice the width)")
+    qk_norm: bool = _option(False, "layer norm on the inputs of queries, keys and values")
+    add_mm_type_embedding: bool = _option(False, "type embeddings that tell pictures, films and sounds apart")
+    layernorm_image_embedding: bool = _option(False, "layer norm on projected picture features")
+    layernorm_video_embedding: bool = _option(False, "layer norm on projected film features")
+    layernorm_audio_embedding: bool = _option(False, "layer norm on projected sound features")
     checkpoint_activations: bool = _option(False, "recompute layers in the backward pass to save memory")
+    attention_backend: str = _option(
+        "sdpa", "sdpa: torch's fused attention; xformers: that package's (GPU only); plain: products and softmax"
+    )
     video_encoder_name: Optional[str] = _option(
-        None, "film trunk of old scripts; this version builds none, picture tasks give the same results without it"
+        None, "film trunk: all_resnext50, all_resnext101 (the released models) or all_resnext152; none builds none"
     )
-    video_model_path: Optional[str] = _option(None, "weights of the film trunk; this version builds none")
+    video_model_path: Optional[str] = _option(None, "3-D ResNeXt Kinetics weights file to start the film trunk from")
     audio_encoder_name: Optional[str] = _option(
-        None, "sound trunk of old scripts; this version builds none, picture tasks give the same results without it"
+        None, "sound trunk: pann_cnn14 (the released models), pann_cnn10 or pann_cnn6; none builds none"
     )
-    audio_model_path: Optional[str] = _option(None, "weights of the sound trunk; this version builds none")
+    audio_model_path: Optional[str] = _option(None, "PANN weights file to start the sound trunk from")
+    mel_bins: int = _option(64, "mel bands of the sound trunk")
+    hop_size: int = _option(480, "samples between two frames of the sound trunk")
+    recompute_mel_filters: bool = _option(
+        False,
+        "compute the 48 kHz mel filters instead of taking a checkpoint's, as the original's evaluation does",
+    )
+    init_from: Optional[str] = _option(
+        None,
+        "checkpoint whose weights the network starts from: BART (bart.base, bart.large) or any UnIVAL file; unlike "
+        "--restore-file nothing else is taken, and --store-ema starts from these weights",
+    )
+    init_from_verbatim: bool = _option(
+        False,
+        "copy BART's embedding rows by number, as the original does: positions are then two rows off and the mask "
+        "symbol's row lands on an image code",
+    )
     strict: bool = _option(
         False,
         "give it as the released evaluation scripts do; it has no effect because the original's flag means the "
@@ -116,6 +165,10 @@ class UnIVALConfig:
             and not self.share_decoder_input_output_embed,
             "--sample-patch-num must be positive": self.sample_patch_num is not None and self.sample_patch_num < 1,
         }
+        problems["--adapter-type must be UN or VL"] = self.adapter_type not in ("UN", "VL")
+        problems["--attention-backend must be sdpa, xformers or plain"] = self.attention_backend not in BACKENDS
+        for side in ("encoder", "decoder"):
+            problems[f"--{side}-prompt-type must be prefix"] = getattr(self, f"{side}_prompt_type") != "prefix"
         wrong = [problem for problem, found in problems.items() if found]
         if wrong:
             raise ValueError("; ".join(wrong))
