@@ -69,6 +69,19 @@ def grid_ids(height: int, width: int, bucket_size: int) -> Tensor:
     return (rows + torch.arange(width)[None, :] + 1).flatten()
 
 
+def square_ids(count: int, bucket_size: int) -> Tensor:
+    """Position ids of ``count`` patches without a grid of their own, filled row by row into the smallest square.
+
+    Returns:
+        int64 ``(count,)``.
+
+    Raises:
+        ValueError: the square does not fit into the table.
+    """
+    side = math.isqrt(count - 1) + 1 if count else 0
+    return grid_ids(side, side, bucket_size)[:count]
+
+
 def code_position_ids(code_image_size: int, bucket_size: int, length: int = MAX_TOKEN_POSITIONS + 2) -> Tensor:
     """Grid id of every decoder position of an image written as codes, int64 ``(length,)``.
 

@@ -5,6 +5,11 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 
+def drop_path_rates(rate: float, layers: int) -> list[float]:
+    """Rates that grow linearly from 0 in the first layer to ``rate`` in the last."""
+    return [rate * layer / max(layers - 1, 1) for layer in range(layers)]
+
+
 class DropPath(nn.Module):
     """Drops a residual branch for whole samples (Huang et al. 2016, "Deep networks with stochastic depth").
 

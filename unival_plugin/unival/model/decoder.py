@@ -14,9 +14,11 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ...modules.positions import code_position_ids
+from ...modules.regularisation import drop_path_rates
 from .config import UnIVALConfig
 from .embeddings import RelativePositions, padding_bias, position_scores
 from .layers import DecoderLayer, KeysValues
+from .tuning import build_prompt
 
 POSITION_BLOCK = 32
 """Position scores are computed for this many decoding steps at once."""
@@ -52,7 +54,7 @@ class UnIVALDecoder(RelativePositions):
         self.self_pos_k_linear = nn.Linear(width, width)
         self.cross_pos_q_linear = nn.Linear(width, width)
         self.cross_pos_k_linear = nn.Linear(width, width)
-        rates = torch.linspace(0, config.decoder_drop_path_rate, config.decoder_layers).tolist()
+        rates = drop_path_rates(config.decoder_drop_path_rate, config.decoder_layers)
         self.layers = nn.ModuleList(DecoderLayer(config, rate) for rate in rates)
         self.layer_norm = nn.LayerNorm(width) if config.decoder_normalize_before else nn.Identity()
         self.output_projection = nn.Linear(width, embed_tokens.num_embeddings, bias=False)
@@ -60,6 +62,7 @@ class UnIVALDecoder(RelativePositions):
             self.output_projection.weight = embed_tokens.weight
         self._build_relative_positions(config, config.decoder_layers, heads)
         self.register_buffer("image_position_idx", code_position_ids(config.code_image_size, config.image_bucket_size))
+        self.decoder_prompt_encoder = build_prompt(config, "decoder")
         self.adaptive_softmax = None
 
     def forward(
@@ -117,13 +120,15 @@ class UnIVALDecoder(RelativePositions):
         cross = self._cross_keys_values(encoder_out, cache)
         relative = self._relative_buckets(done, total, code_masks)
 
+        prompts = None if self.decoder_prompt_encoder is None else self.decoder_prompt_encoder(len(prev_output_tokens))
         x = self._embed(prev_output_tokens, done, code_masks)
         states, new_cache, weights = [x], [], None
         for index, layer in enumerate(self.layers):
             bias = self_scores + self._relative_scores(index, relative, code_masks)
             past = cache["self"][index] if cache is not None and done else None
             last = index == len(self.layers) - 1
-            arguments = (x, cross[index], bias, cross_scores, past, need_attn and last)
+            prompt = None if prompts is None else prompts[index]
+            arguments = (x, cross[index], bias, cross_scores, past, need_attn and last, prompt)
             if self.config.checkpoint_activations and self.training:
                 x, keys_values, weights = checkpoint(layer, *arguments, use_reentrant=False)
             else:

@@ -1,6 +1,7 @@
 """Transformer layers of the UnIVAL encoder and decoder.
 
-Legend: B batch, T target length, N encoder length (patches and text), D width, H heads, d head width.
+Legend: B batch, T target length, N encoder length (patches and text), D width, H heads, d head width, p length of a
+prefix.
 Bias tensors are additive and broadcastable to B x H x queries x keys.
 """
 
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from ...modules.attention import MultiheadAttention
 from ...modules.regularisation import DropPath
 from .config import UnIVALConfig
+from .tuning import build_adapter
 
 KeysValues = tuple[Tensor, Tensor]
 
@@ -29,6 +31,8 @@ def _apply(norm: Optional[nn.Module], x: Tensor) -> Tensor:
 
 class _Layer(nn.Module):
     """What encoder and decoder layers share: the feed-forward block and the way residuals are added."""
+
+    adapter: Optional[nn.Module]
 
     def __init__(self, config: UnIVALConfig, ffn_dim: int, heads: int, pre_norm: bool, drop_path: float) -> None:
         super().__init__()
@@ -49,7 +53,13 @@ class _Layer(nn.Module):
     @staticmethod
     def _attention(config: UnIVALConfig, heads: int) -> MultiheadAttention:
         return MultiheadAttention(
-            config.encoder_embed_dim, heads, config.attention_dropout, config.attn_scale_factor, config.scale_heads
+            config.encoder_embed_dim,
+            heads,
+            config.attention_dropout,
+            config.attn_scale_factor,
+            config.scale_heads,
+            config.qk_norm,
+            config.attention_backend,
         )
 
     def _drop(self, x: Tensor) -> Tensor:
@@ -61,10 +71,22 @@ class _Layer(nn.Module):
     def _after(self, norm: nn.Module, x: Tensor) -> Tensor:
         return x if self.pre_norm else norm(x)
 
-    def _feed_forward(self, x: Tensor) -> Tensor:
+    def _attend_self(
+        self, norm: Optional[nn.Module], x: Tensor, kv: KeysValues, bias: Tensor, prompt: Optional[KeysValues]
+    ) -> Tensor:
+        """Self attention to given keys and values, with a prompt's in front of them."""
+        keys, values = kv
+        if prompt is not None:
+            keys, values = torch.cat([prompt[0], keys], dim=2), torch.cat([prompt[1], values], dim=2)
+            bias = F.pad(bias, (prompt[0].shape[2], 0))
+        return _apply(norm, self.self_attn(x, keys, values, bias))
+
+    def _feed_forward(self, x: Tensor, patches: int = 0) -> Tensor:
         hidden = self.activation(self.fc1(self._before(self.final_layer_norm, x)))
         hidden = F.dropout(hidden, self.activation_dropout, self.training)
         branch = self._drop(self.fc2(_apply(self.ffn_layernorm, hidden)))
+        if self.adapter is not None:
+            branch = self.adapter(branch, patches)
         residual = x if self.w_resid is None else x * self.w_resid
         return self._after(self.final_layer_norm, residual + self.drop_path(branch))
 
@@ -81,14 +103,24 @@ class EncoderLayer(_Layer):
             drop_path,
         )
         self.attn_ln = _layer_norm(config.encoder_embed_dim, config.scale_attn)
+        self.adapter = build_adapter(config, encoder=True)
 
-    def forward(self, x: Tensor, bias: Tensor) -> Tensor:
-        """``x``: B x N x D; ``bias``: position scores plus padding mask. Returns B x N x D."""
+    def forward(self, x: Tensor, bias: Tensor, prompt: Optional[KeysValues] = None, patches: int = 0) -> Tensor:
+        """One layer.
+
+        Args:
+            x: B x N x D.
+            bias: position scores plus padding mask.
+            prompt: keys and values that come before the sequence's own, each B x H x p x d.
+            patches: how many of the positions are patches.
+
+        Returns:
+            B x N x D.
+        """
         normed = self._before(self.self_attn_layer_norm, x)
-        keys, values = self.self_attn.keys_values(normed)
-        branch = _apply(self.attn_ln, self.self_attn(normed, keys, values, bias))
+        branch = self._attend_self(self.attn_ln, normed, self.self_attn.keys_values(normed), bias, prompt)
         x = self._after(self.self_attn_layer_norm, x + self.drop_path(self._drop(branch)))
-        return self._feed_forward(x)
+        return self._feed_forward(x, patches)
 
 
 class DecoderLayer(_Layer):
@@ -108,6 +140,7 @@ class DecoderLayer(_Layer):
             drop_path,
         )
         width = config.encoder_embed_dim
+        self.adapter = build_adapter(config, encoder=False)
         self.self_attn_ln = _layer_norm(width, config.scale_attn)
         self.cross_attn_ln = _layer_norm(width, config.scale_attn)
         self.encoder_attn = self._attention(config, config.decoder_attention_heads)
@@ -121,6 +154,7 @@ class DecoderLayer(_Layer):
         cross_bias: Tensor,
         past: Optional[KeysValues] = None,
         need_weights: bool = False,
+        prompt: Optional[KeysValues] = None,
     ) -> tuple[Tensor, KeysValues, Optional[Tensor]]:
         """One layer.
 
@@ -131,15 +165,17 @@ class DecoderLayer(_Layer):
             cross_bias: broadcastable to B x H x (T or 1) x N, padding mask included.
             past: keys and values of earlier positions, each R x H x past x d.
             need_weights: also return the attention to the encoder.
+            prompt: keys and values that come before all positions, each R x H x p x d.
 
         Returns:
-            R x T x D, all self-attention keys and values, R x T x N weights averaged over heads or None.
+            R x T x D, all self-attention keys and values without the prompt's, R x T x N weights averaged over heads or
+            None.
         """
         normed = self._before(self.self_attn_layer_norm, x)
         keys, values = self.self_attn.keys_values(normed)
         if past is not None:
             keys, values = torch.cat([past[0], keys], dim=2), torch.cat([past[1], values], dim=2)
-        branch = _apply(self.self_attn_ln, self.self_attn(normed, keys, values, self_bias))
+        branch = self._attend_self(self.self_attn_ln, normed, (keys, values), self_bias, prompt)
         x = self._after(self.self_attn_layer_norm, x + self.drop_path(self._drop(branch)))
 
         normed = self._before(self.encoder_attn_layer_norm, x)

@@ -10,12 +10,15 @@ from functools import partial
 from typing import Any, Optional
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...errors import CheckpointError, ConfigError
 from .config import UnIVALConfig
 from .decoder import UnIVALDecoder
 from .encoder import UnIVALEncoder
+from .tuning import freeze
+
+POOLER_ACTIVATIONS = {"tanh": torch.tanh, "gelu": F.gelu, "relu": F.relu, "linear": lambda x: x}
 
 
 class UnIVALNetwork(nn.Module):
@@ -28,7 +31,7 @@ class UnIVALNetwork(nn.Module):
         encoder_class, decoder_class: classes to build, for adapters that add an engine's base class.
 
     Raises:
-        ConfigError: ``config.resnet_model_path`` cannot be read or does not fit.
+        ValueError: an unknown trunk.
     """
 
     def __init__(
@@ -47,8 +50,7 @@ class UnIVALNetwork(nn.Module):
             decoder_tokens = nn.Embedding(vocab_size, config.encoder_embed_dim, padding_idx=pad)
         self.encoder = encoder_class(config, embed_tokens, pad)
         self.decoder = decoder_class(config, decoder_tokens, pad)
-        if config.resnet_model_path:
-            load_trunk(self.encoder.embed_images, config.resnet_model_path)
+        self.classification_heads = nn.ModuleDict()
         self.apply(partial(initialise, std=config.init_std))
         freeze(self)
 
@@ -63,32 +65,88 @@ class UnIVALNetwork(nn.Module):
         code_masks: Optional[Tensor] = None,
         sample_patch_num: Optional[int] = None,
         features_only: bool = False,
+        classification_head_name: Optional[str] = None,
+        token_embeddings: Optional[Tensor] = None,
         return_all_hiddens: bool = False,
+        patch_videos: Optional[Tensor] = None,
         patch_types: Optional[Tensor] = None,
+        patch_audios: Optional[Tensor] = None,
         **_: Any,
     ) -> tuple[Tensor, dict[str, Any]]:
         """Teacher-forced pass; arguments as in :meth:`UnIVALEncoder.forward` and :meth:`UnIVALDecoder.forward`.
 
+        Args:
+            classification_head_name: a registered head: its scores are returned instead of the next-token scores.
+
         Returns:
-            B x T x V scores (or B x T x D features) and the decoder's extra outputs.
+            B x T x V scores (or B x T x D features, or B x classes with a head) and the decoder's extra outputs.
 
         Raises:
-            ValueError: two pictures a sample, which this version does not support.
+            ValueError: media that the network has no trunk for, text or grids that are too large.
+            KeyError: no such head.
         """
-        if patch_images_2 is not None:
-            raise ValueError("two pictures a sample (patch_images_2) are not supported by this version")
         encoder_out = self.encoder(
             src_tokens,
-            src_lengths=src_lengths,
             patch_images=patch_images,
+            patch_images_2=patch_images_2,
             patch_masks=patch_masks,
+            patch_videos=patch_videos,
+            patch_audios=patch_audios,
             patch_types=patch_types,
-            sample_patch_num=sample_patch_num,
+            token_embeddings=token_embeddings,
             return_all_hiddens=return_all_hiddens,
         )
-        return self.decoder(
-            prev_output_tokens, encoder_out=encoder_out, code_masks=code_masks, features_only=features_only
+        scores, extra = self.decoder(
+            prev_output_tokens,
+            encoder_out=encoder_out,
+            code_masks=code_masks,
+            features_only=features_only or classification_head_name is not None,
         )
+        if classification_head_name is not None:
+            lengths = prev_output_tokens.ne(self.decoder.pad).sum(dim=1)
+            last = scores[torch.arange(len(scores), device=scores.device), lengths - 1]
+            scores = self.classification_heads[classification_head_name](last)
+        return scores, extra
+
+    def register_classification_head(
+        self, name: str, num_classes: int, inner_dim: Optional[int] = None, use_two_images: bool = False, **_: Any
+    ) -> None:
+        """Adds (or replaces) a head for ``classification_head_name``; arguments as of :class:`ClassificationHead`."""
+        head = ClassificationHead(self.config, num_classes, inner_dim, use_two_images)
+        head.apply(partial(initialise, std=self.config.init_std))
+        self.classification_heads[name] = head
+
+
+class ClassificationHead(nn.Module):
+    """Scores of classes from the decoder's feature at the last target token.
+
+    Args:
+        config: gives width, activation, dropout and kind (``mlp`` or ``linear``).
+        num_classes: number of scores.
+        inner_dim: inner width of the ``mlp`` (default: the network's).
+        use_two_images: two consecutive rows of the batch make one sample.
+    """
+
+    def __init__(
+        self, config: UnIVALConfig, num_classes: int, inner_dim: Optional[int] = None, use_two_images: bool = False
+    ) -> None:
+        super().__init__()
+        width = config.encoder_embed_dim * (2 if use_two_images else 1)
+        inner = inner_dim or config.encoder_embed_dim
+        self.use_two_images = use_two_images
+        self.dropout = nn.Dropout(config.pooler_dropout)
+        self.dense = nn.Linear(width, inner) if config.pooler_classifier == "mlp" else None
+        self.activation = POOLER_ACTIVATIONS[config.pooler_activation_fn]
+        self.out_proj = nn.Linear(width if self.dense is None else inner, num_classes)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """B x D -> B x classes (B / 2 x classes with two pictures a sample)."""
+        if self.use_two_images:
+            features = features.reshape(-1, 2 * features.shape[1])
+        hidden = self.dropout(features)
+        if self.dense is not None:
+            hidden = self.dropout(self.activation(self.dense(hidden)))
+        return self.out_proj(hidden)
 
 
 def initialise(module: nn.Module, std: float) -> None:
@@ -104,46 +162,3 @@ def initialise(module: nn.Module, std: float) -> None:
         nn.init.normal_(module.weight, std=std)
         if module.padding_idx is not None:
             nn.init.zeros_(module.weight[module.padding_idx])
-
-
-def load_trunk(trunk: nn.Module, path: str) -> None:
-    """Starts the picture trunk from a plain state dict with torchvision's or timm's names.
-
-    Raises:
-        ConfigError: the file is missing, is not a state dict, or shares no tensor with the trunk.
-    """
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise ConfigError(
-            f"{path}: no such file; --resnet-model-path needs a torchvision or timm ResNet file"
-        ) from error
-    except Exception as error:  # torch raises many types for unreadable files; all mean the same to the user
-        raise CheckpointError(
-            f"{path}: not a readable weights file ({type(error).__name__}); download it again"
-        ) from error
-    own = trunk.state_dict()
-    fitting = {k: v for k, v in state.items() if k in own and own[k].shape == v.shape}
-    if not fitting:
-        raise CheckpointError(f"{path}: no tensor fits the picture trunk; check --resnet-type and --image-encoder-name")
-    trunk.load_state_dict(fitting, strict=False)
-
-
-def freeze(network: UnIVALNetwork) -> None:
-    """Sets ``requires_grad`` as the ``--freeze-*`` flags ask.
-
-    The token embedding is one tensor for encoder, decoder and output projection, so freezing one name freezes all.
-    """
-    config, encoder, decoder = network.config, network.encoder, network.decoder
-    if config.freeze_encoder:
-        encoder.requires_grad_(False)
-        for part in (encoder.embed_images, encoder.image_proj, encoder.embed_image_positions):
-            part.requires_grad_(True)
-    if config.freeze_decoder:
-        decoder.requires_grad_(False)
-    if config.freeze_encoder_embedding:
-        encoder.embed_tokens.requires_grad_(False)
-    if config.freeze_decoder_embedding:
-        decoder.embed_tokens.requires_grad_(False)
-    if config.freeze_image_encoder:
-        encoder.embed_images.requires_grad_(False)

@@ -60,11 +60,6 @@ class UnIVALModel(UnIVALNetwork, BaseFairseqModel):
         """
         values = vars(args) if isinstance(args, argparse.Namespace) else dict(args)
         name = values.get("_name") or values.get("arch") or "unival_base"
-        for modality in ("video", "audio"):
-            if values.get(f"{modality}_encoder_name") not in (None, "none"):
-                logger.warning(
-                    f"--{modality}-encoder-name: no {modality} trunk in this version; pictures do not need it"
-                )
         dictionary = task.target_dictionary
         try:
             config = from_preset(name if name in PRESETS else "unival_base", values)
