@@ -77,8 +77,8 @@ def _load_xformers() -> Any:
         from xformers import ops
     except (ImportError, OSError, RuntimeError) as error:
         raise ConfigError(f"--attention-backend xformers: the package does not load ({error}); {hint}") from error
-    if not ops.fmha.cutlass.FwOp.is_available():
-        raise ConfigError(f"--attention-backend xformers: its operators do not load here; {hint}")
+    if not (torch.cuda.is_available() and ops.fmha.cutlass.FwOp.is_available()):
+        raise ConfigError(f"--attention-backend xformers: its operators need a GPU and do not load here; {hint}")
     return ops
 
 

@@ -151,9 +151,12 @@ class UnIVALConfig:
     )
     pooler_activation_fn: str = _option("tanh", "activation of classification heads (no released script uses one)")
     pooler_dropout: float = _option(0.0, "dropout of classification heads (no released script uses one)")
-    pooler_classifier: str = _option("mlp", "kind of classification heads (no released script uses one)")
+    pooler_classifier: str = _option("mlp", "kind of classification heads: mlp or linear (no released script uses one)")
 
     def __post_init__(self) -> None:
+        for name in ("video_encoder_name", "audio_encoder_name"):
+            if getattr(self, name) in ("", "none", "None"):
+                setattr(self, name, None)
         if self.decoder_embed_dim is None:
             self.decoder_embed_dim = self.encoder_embed_dim
         if self.decoder_ffn_embed_dim is None:
@@ -166,6 +169,13 @@ class UnIVALConfig:
             "--sample-patch-num must be positive": self.sample_patch_num is not None and self.sample_patch_num < 1,
         }
         problems["--adapter-type must be UN or VL"] = self.adapter_type not in ("UN", "VL")
+        problems["--pooler-classifier must be mlp or linear"] = self.pooler_classifier not in ("mlp", "linear")
+        problems["--pooler-activation-fn must be tanh, gelu, relu or linear"] = self.pooler_activation_fn not in (
+            "tanh",
+            "gelu",
+            "relu",
+            "linear",
+        )
         problems["--attention-backend must be sdpa, xformers or plain"] = self.attention_backend not in BACKENDS
         for side in ("encoder", "decoder"):
             problems[f"--{side}-prompt-type must be prefix"] = getattr(self, f"{side}_prompt_type") != "prefix"

@@ -6,6 +6,7 @@ Imports torch only; ``registration.py`` makes it a fairseq model.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Optional
 
@@ -18,7 +19,12 @@ from .decoder import UnIVALDecoder
 from .encoder import UnIVALEncoder
 from .tuning import freeze
 
-POOLER_ACTIVATIONS = {"tanh": torch.tanh, "gelu": F.gelu, "relu": F.relu, "linear": lambda x: x}
+POOLER_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "tanh": torch.tanh,
+    "gelu": F.gelu,
+    "relu": F.relu,
+    "linear": lambda x: x,
+}
 
 
 class UnIVALNetwork(nn.Module):

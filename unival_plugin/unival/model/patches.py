@@ -37,11 +37,6 @@ class Patches:
     hidden: Optional[Tensor] = None
 
 
-def has_trunk(name: Optional[str]) -> bool:
-    """Whether ``--video-encoder-name`` or ``--audio-encoder-name`` asks for a trunk."""
-    return name not in (None, "", "none", "None")
-
-
 class PatchSources(nn.Module):
     """Not a module of its own in the state dict: mixed into the encoder, whose names the released files use.
 
@@ -62,9 +57,9 @@ class PatchSources(nn.Module):
                 config.freeze_resnet,
             )
         }
-        if has_trunk(config.video_encoder_name):
+        if config.video_encoder_name:
             trunks["video"] = build_video_trunk(config.video_encoder_name, config.freeze_resnet_video)
-        if has_trunk(config.audio_encoder_name):
+        if config.audio_encoder_name:
             trunks["audio"] = build_audio_trunk(config.audio_encoder_name, config.mel_bins, config.hop_size)
         width = config.encoder_embed_dim
         self.modalities = tuple(trunks)
