@@ -186,6 +186,3 @@ def build_audio_trunk(name: str, mel_bins: int, hop_size: int) -> Pann:
     if name not in SOUND_TRUNKS:
         raise _unknown("--audio-encoder-name", name, SOUND_TRUNKS)
     return Pann(SOUND_TRUNKS[name], mel_bins, hop_size)
-
-
-build_trunk = build_image_trunk
