@@ -19,6 +19,7 @@ from .config import PRESETS, UnIVALConfig, from_preset
 from .decoder import UnIVALDecoder
 from .encoder import UnIVALEncoder
 from .network import UnIVALNetwork
+from .starting import start_from_files
 from .state import fit_state_dict
 
 logger = logging.getLogger(__name__)
@@ -55,17 +56,22 @@ class UnIVALModel(UnIVALNetwork, BaseFairseqModel):
     def build_model(cls, args: Any, task: Any) -> "UnIVALModel":
         """Builds the model for ``task``'s dictionary from a configuration or Namespace with the model's fields.
 
+        It starts from the files that ``--init-from`` and ``--*-model-path`` name.
+
         Raises:
             ConfigError: model flags that do not fit together.
+            CheckpointError: such a file cannot be read or does not fit.
         """
         values = vars(args) if isinstance(args, argparse.Namespace) else dict(args)
         name = values.get("_name") or values.get("arch") or "unival_base"
         dictionary = task.target_dictionary
         try:
             config = from_preset(name if name in PRESETS else "unival_base", values)
-            return cls(config, len(dictionary), dictionary.pad())
+            model = cls(config, len(dictionary), dictionary.pad())
         except ValueError as error:
             raise ConfigError(str(error)) from error
+        start_from_files(model, config)
+        return model
 
     def max_positions(self) -> tuple[int, int]:
         """Longest source and target in tokens."""

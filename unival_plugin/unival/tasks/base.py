@@ -17,6 +17,7 @@ from ...errors import ConfigError, DataError
 from ...generation.generator import Hypothesis, SequenceGenerator
 from ...generation.options import GenerationOptions
 from ...optim.lr_schedule import note_train_batches
+from ..model.starting import without_start_files
 from .config import UnIVALTaskConfig
 
 logger = logging.getLogger(__name__)
@@ -56,6 +57,12 @@ class UnIVALTask(FairseqTask):
         )
         logger.info(f"dictionary: {len(text.dictionary)} symbols")
         return cls(cfg, text)
+
+    # ---- model
+
+    def build_model(self, cfg: Any, from_checkpoint: bool = False) -> Any:
+        """The model; one that is to be filled from a checkpoint never opens the files that training started from."""
+        return super().build_model(without_start_files(cfg) if from_checkpoint else cfg, from_checkpoint)
 
     # ---- data
 
