@@ -8,7 +8,7 @@ EXTRAS = {
     "video": ["decord", "av"],  # for the film tasks to come
     "audio": ["soundfile", "torchaudio"],  # for the sound tasks to come
     "coco": ["pycocoevalcap>=1.2"],  # BLEU, METEOR, ROUGE-L, SPICE of COCO; the CIDEr of training needs nothing
-    "gpu": [],  # torch's own kernels are used; for optional accelerators to come
+    "gpu": ["xformers"],  # --attention-backend xformers; torch's own kernels need nothing
     "fast": ["numba"],  # faster resizing of pictures, with the same pixels
     "demo": ["scikit-learn"],  # the quickstart's pictures of digits
     "dev": ["pytest>=8", "pytest-timeout", "hypothesis", "ruff", "mypy", "scikit-learn"],
@@ -29,6 +29,7 @@ setup(
         "fairseq-fixed==0.12.3.1",
         "timm>=1.0",
         "sentencepiece>=0.2",
+        "safetensors>=0.4",
         "numpy>=1.24",
         "pillow>=10",
         "tqdm>=4.66",

@@ -78,7 +78,7 @@ def test_a_log_set_up_by_an_import_is_removed(monkeypatch: pytest.MonkeyPatch):
     stray = logging.StreamHandler()
     stray.setFormatter(logging.Formatter(logging.BASIC_FORMAT))
     root.addHandler(stray)
-    compat.drop_stray_log_handler()
+    compat.commands.drop_stray_log_handler()
     assert root.handlers == []
     assert root.level == logging.INFO
 
@@ -89,7 +89,7 @@ def test_other_logs_stay(monkeypatch: pytest.MonkeyPatch):
     own = logging.StreamHandler()
     own.setFormatter(logging.Formatter("%(message)s"))
     root.addHandler(own)
-    compat.drop_stray_log_handler()
+    compat.commands.drop_stray_log_handler()
     assert root.handlers == [own]
 
 
@@ -135,7 +135,7 @@ def _launch(main: Callable[..., Any] | None = None, **changes: Any) -> Any:
             "optimization": {},
         }
     )
-    compat.join_launcher(lambda cfg, main: None, cfg, main or test_applying_twice_wraps_nothing_twice)
+    compat.commands.join_launcher(lambda cfg, main: None, cfg, main or test_applying_twice_wraps_nothing_twice)
     return cfg.distributed_training
 
 
@@ -217,8 +217,8 @@ def test_only_mistakes_are_printed_as_one_line(capsys: pytest.CaptureFixture[str
     def stock(kind: type, error: BaseException, trace: Any) -> None:
         others.append(error)
 
-    compat.one_line_errors(stock, DataError, DataError("a.tsv: bad"), None)
+    compat.messages.one_line_errors(stock, DataError, DataError("a.tsv: bad"), None)
     bug = KeyError("x")
-    compat.one_line_errors(stock, KeyError, bug, None)
+    compat.messages.one_line_errors(stock, KeyError, bug, None)
     assert capsys.readouterr().err == "fairseq-train: error: a.tsv: bad\n"
     assert others == [bug]

@@ -15,6 +15,8 @@ DISTRIBUTION = "unival-plugin"
 # when its subcommand is asked for, and must not import torch, fairseq or numpy before ``run``.
 COMMANDS = {
     "predict": ("unival_cli.predict", "answer for pictures: captions with a trained checkpoint"),
+    "inspect": ("unival_cli.inspect", "show what a checkpoint holds, without executing anything in it"),
+    "convert": ("unival_cli.convert", "rewrite a checkpoint: .pt or .safetensors, averaged weights, fewer bits"),
     "data": ("unival_cli.data", "index, validate, shuffle and pack data files"),
 }
 EXIT_USER_ERROR = 2

@@ -25,7 +25,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = EPILOG
     parser.add_argument("pictures", nargs="+", metavar="PICTURE|FOLDER|GLOB", help="what to answer for")
     parser.add_argument("--task", choices=TASKS, default="caption", help="what to answer (default: caption)")
-    parser.add_argument("--path", required=True, metavar="CKPT", help="checkpoint written by fairseq-train")
+    parser.add_argument("--path", required=True, metavar="CKPT", help="checkpoint (.pt or .safetensors)")
+    parser.add_argument("--ema", action="store_true", help="use the checkpoint's averaged weights")
     parser.add_argument("--output", type=Path, metavar="FILE", help="write JSON lines to FILE (default: print them)")
     parser.add_argument("--overwrite", action="store_true", help="begin FILE anew instead of continuing it")
     parser.add_argument("--batch-size", type=int, default=16, help="pictures a batch (default: 16)")
@@ -53,12 +54,12 @@ def run(args: argparse.Namespace) -> int:
             f"no pictures found in {' '.join(args.pictures)}; picture files end with {' '.join(sorted(SUFFIXES))}"
         )
     overrides = {name: getattr(args, name) for name in ("bpe_dir", "sentencepiece_model") if getattr(args, name)}
-    predictor = from_pretrained(args.path, args.device, **overrides)
+    predictor = from_pretrained(args.path, args.device, ema=args.ema, task=args.task, **overrides)
     flags = {name: getattr(args, name) for name in ("beam", "max_len_b", "no_repeat_ngram_size", "lenpen")}
     options = predictor.task.eval_options.with_flags(flags, "unival predict")
     how = {
         "task": args.task,
-        "checkpoint": {"path": str(args.path), "sha256": sha256(Path(args.path))},
+        "checkpoint": {"path": str(args.path), "sha256": sha256(Path(args.path)), "ema": args.ema},
         "prompt": predictor.task.prompt,
         "picture_size": predictor.task.cfg.patch_image_size,
         "generation": options.as_dict(),

@@ -13,6 +13,7 @@ from fairseq import checkpoint_utils, utils
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
+from .compat.averages import with_average_as_model
 from .data.dataset import BadRow
 from .data.image import decode_image
 from .data.samples import Example, Sample, SampleEncoder, collate
@@ -34,26 +35,30 @@ class Prediction:
     error: str = ""
 
 
-def from_pretrained(path: str | Path, device: str | torch.device | None = None, **overrides: Any) -> Predictor:
+def from_pretrained(
+    path: str | Path, device: str | torch.device | None = None, ema: bool = False, **overrides: Any
+) -> Predictor:
     """Loads a checkpoint for prediction.
 
     Args:
-        path: a checkpoint of ``fairseq-train --task caption``.
+        path: a checkpoint of ``fairseq-train``, a released file, or what `unival convert` has made of them.
         device: default: the GPU if there is one, else the CPU.
-        overrides: options of the task or model to replace, e.g. ``bpe_dir="bpe"``. Text files that the checkpoint
-            names but that are gone are also looked for beside the checkpoint.
+        ema: use the averaged weights of a file that was trained with ``--store-ema``.
+        overrides: options of the task or model to replace, e.g. ``bpe_dir="bpe"``, and ``task="caption"`` for a file
+            that was trained for another task. Text files that the checkpoint names but that are gone are also looked
+            for beside the checkpoint.
 
     Raises:
-        CheckpointError: the file is missing, damaged, unsafe or of another task.
+        CheckpointError: the file is missing, damaged, unsafe, of another task, or holds no average.
         ConfigError: a tokenizer file is missing.
     """
     path = Path(path)
-    if not path.is_file():
-        raise CheckpointError(f"{path}: no such checkpoint")
     state = checkpoint_utils.load_checkpoint_to_cpu(str(path), overrides or None)
     if state.get("cfg") is None:
         raise CheckpointError(f"{path}: holds weights but no configuration; use a file that fairseq-train has written")
-    _find_text_files(state["cfg"].task, path.parent)
+    if ema:
+        with_average_as_model(state, path)
+    _find_text_files(state["cfg"].get("task") or {}, path.parent)
     models, cfg, task = checkpoint_utils.load_model_ensemble_and_task([str(path)], overrides or None, state=state)
     if not isinstance(task, CaptionTask):
         raise CheckpointError(f"{path}: trained for task {cfg.task._name}, which cannot be used here; caption can")

@@ -23,7 +23,7 @@ from commands import (
     update_logged,
 )
 
-from unival_plugin.compat import is_intact
+from unival_plugin.checkpoints.reading import is_intact
 
 LAST = "checkpoint_last.pt"
 EPOCHS, UPDATES_PER_EPOCH = 4, 6  # 45 rows in batches of 4, two batches per update

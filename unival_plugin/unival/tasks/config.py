@@ -39,6 +39,13 @@ class UnIVALTaskConfig(FairseqDataclass):
     sample_patch_num: Optional[int] = option(None, "keep this many randomly drawn patches of a picture while training")
     patch_frame_size: int = option(224, "side of film frames; picture tasks accept it for old scripts and ignore it")
     num_frames: int = option(4, "frames of a film; picture tasks accept it for old scripts and ignore it")
+    use_ema_weights_to_init_param: bool = option(
+        False, "start training from the averaged weights (EMA) of --restore-file, where it holds an average"
+    )
+    use_latest_weights_to_init_ema: bool = option(
+        False, "with --store-ema: start the average from the latest weights of --restore-file, not from its average"
+    )
+    ema_eval: bool = option(False, "fairseq-validate and fairseq-generate: evaluate the checkpoint's averaged weights")
 
     sentencepiece_model: Optional[str] = option(None, "model file of --bpe sentencepiece")
     row_order: ChoiceEnum(["shuffled", "file"]) = option(  # type: ignore[valid-type]

@@ -1,0 +1,1 @@
+"""Checkpoint files: safe reading, conversion. Nothing here imports fairseq."""
