@@ -4,29 +4,26 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from small_network import DICTIONARY, search, tiny
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "unival"))
 from full_size import CASES, drawn, golden, network
 
 from unival_plugin.errors import ConfigError
-from unival_plugin.generation.constraints import block_repeated_ngrams
+from unival_plugin.generation.constraints import AnswerTrie
 from unival_plugin.generation.generator import SequenceGenerator
 from unival_plugin.generation.options import GenerationOptions, parse_eval_args
-from unival_plugin.unival.model.config import from_preset
-from unival_plugin.unival.model.network import UnIVALNetwork
 
-DICTIONARY = SimpleNamespace(bos=lambda: 0, pad=lambda: 1, eos=lambda: 2, unk=lambda: 3)
 BEAM_CASES = [
     "beam_image", "beam_image_norepeat3", "beam_image_lenpen2", "beam_text_batch3", "beam_small_vocab",
     "beam_small_vocab_unnorm", "beam_eos_batch3", "beam_eos_batch4_lenpen", "beam_eos_greedy", "beam_refcoco",
-    "beam_range_bins",
+    "beam_range_bins", "beam_trie", "beam_trie_normalized", "beam_trie_zero_shot", "beam_prefix", "beam_codes",
 ]  # fmt: skip
 
 
@@ -36,13 +33,16 @@ def test_hypotheses_and_scores_equal_the_reference(case: str) -> None:
     inputs = {"src_tokens": torch.from_numpy(arrays["src_tokens"])}
     if "inputs" in description:
         inputs |= {"patch_images": drawn(91, 2, 3, 224, 224), "patch_masks": torch.tensor([True, True])}
+    prefix = torch.from_numpy(arrays["prefix_tokens"]) if "prefix_tokens" in arrays else None
+    answers = [[token for token in answer if token >= 0] for answer in arrays.get("trie_answers", np.empty(0)).tolist()]
+    trie = AnswerTrie(answers) if answers else None
+    options = description["gen_args"] | {"zero_shot": case.endswith("zero_shot")}
     end_row = network().encoder.embed_tokens.weight.data[2]
     factor = 5.0 if "weight_change" in description else 1.0
     end_row *= factor
     try:
-        found = SequenceGenerator([network()], DICTIONARY, **description["gen_args"]).generate(
-            None, {"net_input": inputs}
-        )
+        generator = SequenceGenerator([network()], DICTIONARY, **options)
+        found = generator.generate(None, {"net_input": inputs}, prefix, trie)
     finally:
         end_row /= factor
     for sentence, hypotheses in enumerate(found):
@@ -54,22 +54,6 @@ def test_hypotheses_and_scores_equal_the_reference(case: str) -> None:
             assert float(hypothesis["score"]) == pytest.approx(float(arrays["scores"][sentence, rank]), abs=1e-4)
             wanted = arrays["positional_scores"][sentence, rank, :length]
             np.testing.assert_allclose(hypothesis["positional_scores"], wanted, atol=1e-4, rtol=1e-4)
-
-
-def tiny(seed: int = 0, vocabulary: int = 12) -> UnIVALNetwork:
-    torch.manual_seed(seed)
-    sizes = {
-        "encoder_embed_dim": 16, "encoder_ffn_embed_dim": 16, "encoder_attention_heads": 2,
-        "decoder_attention_heads": 2, "encoder_layers": 1, "decoder_layers": 2,
-    }  # fmt: skip
-    net = UnIVALNetwork(from_preset("unival_tiny", sizes), vocabulary).eval()
-    for parameter in net.parameters():
-        parameter.data.normal_(std=0.5)
-    return net
-
-
-def search(net: UnIVALNetwork, source: torch.Tensor, **options: object) -> list[list[dict]]:
-    return SequenceGenerator([net], DICTIONARY, **options).generate(None, {"net_input": {"src_tokens": source}})
 
 
 @settings(max_examples=15, deadline=None)
@@ -121,12 +105,6 @@ def test_lengths_stay_within_limits(low: int, high: int) -> None:
 def test_only_the_ids_of_the_range_are_generated() -> None:
     for hypothesis in search(tiny(6), torch.tensor([[0, 5, 2]]), max_len_b=6, constraint_range="8,10")[0]:
         assert set(hypothesis["tokens"].tolist()) <= {0, 2, 3, 8, 9}
-
-
-def test_blocking_follows_the_last_tokens_not_the_padding() -> None:
-    scores = torch.zeros(1, 9)
-    block_repeated_ngrams(scores, torch.tensor([[0, 4, 5, 6, 4, 5]]), 3)
-    assert scores[0].isinf().nonzero().flatten().tolist() == [6]
 
 
 def test_a_model_that_gives_nan_is_reported() -> None:

@@ -2,13 +2,16 @@
 
 Gives the hypotheses, scores and order of fairseq's generator (with a working n-gram blocker), from less work: keys and
 values of the encoder are computed and kept once per sentence instead of once per hypothesis, positions are not
-recomputed at every step, no normalised copy of the vocabulary scores is made, and CPUs use faster products.
+recomputed at every step, no normalised copy of the vocabulary scores is made, tokens that no hypothesis may have are
+not scored, what all hypotheses must begin with is read in one pass, and CPUs use faster products.
 
-Legend: B live sentences, K beam, R = B * K rows (the hypotheses of a sentence stand together), V vocabulary, t step.
+Legend: B live sentences, K beam, R = B * K rows (the hypotheses of a sentence stand together), V vocabulary, C the
+columns of the vocabulary that are scored, t step.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Optional
@@ -18,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..modules.cpu_kernels import fast_cpu_kernels, have_large_cpu_layers
-from .constraints import NEG_INF, block_repeated_ngrams, only, restrict_to_range
+from .constraints import NEG_INF, SPECIAL, AnswerTrie, SearchConstraints, block_repeated_ngrams, only
 from .options import GenerationOptions
 
 Hypothesis = dict[str, Any]
@@ -30,8 +33,23 @@ class _Beams:
 
     tokens: Tensor
     scores: Tensor
-    ignore: Tensor  # B x K: dead hypotheses
     sentences: list[int]  # live sentence -> index in the batch
+    constraints: SearchConstraints
+    step: int = 0  # tokens that every row has, without the start symbol
+
+    @property
+    def longest(self) -> int:
+        return self.scores.shape[1] - 1
+
+    @property
+    def so_far(self) -> Tensor:
+        """R x (step + 1): what the rows consist of."""
+        return self.tokens[:, : self.step + 1]
+
+    @property
+    def totals(self) -> Tensor:
+        """R x 1: log-probabilities of the rows."""
+        return self.scores[:, self.step - 1, None] if self.step else torch.zeros_like(self.scores[:, :1])
 
 
 class SequenceGenerator(nn.Module):
@@ -54,111 +72,174 @@ class SequenceGenerator(nn.Module):
 
     @torch.no_grad()
     def generate(
-        self, models: Optional[Sequence[nn.Module]], sample: dict[str, Any], **_: Any
+        self,
+        models: Optional[Sequence[nn.Module]],
+        sample: dict[str, Any],
+        prefix_tokens: Optional[Tensor] = None,
+        trie: Optional[AnswerTrie] = None,
+        **_: Any,
     ) -> list[list[Hypothesis]]:
         """Hypotheses for every row of a batch.
 
         Args:
             models: used instead of those given at construction, unless None.
             sample: a batch; ``sample["net_input"]`` is handed to the encoders.
+            prefix_tokens: B x P int64, what the hypotheses of each row begin with (after the start symbol), padded on
+                the right. Without a trie it is only preferred to everything else, see :class:`SearchConstraints`.
+            trie: the only answers possible, after the prefix.
 
         Returns:
-            For each row at most K hypotheses, best first: dicts with ``tokens`` (int64, end symbol included), ``score``
-            (float tensor), ``positional_scores`` (log-probability of each token), ``attention`` and ``alignment``
-            (empty).
+            For each row at most K hypotheses, best first: dicts with ``tokens`` (int64, with prefix and end symbol),
+            ``score`` (float tensor), ``positional_scores`` (log-probability of each token), ``attention`` and
+            ``alignment`` (empty).
+
+        Raises:
+            ConfigError, DataError: constraints or a prefix that cannot be used.
         """
         ensemble = [_Stepper(model, self.options) for model in (models or self.models)]
         inputs = {k: v for k, v in sample["net_input"].items() if k not in ("prev_output_tokens", "code_masks")}
         source = inputs["src_tokens"]
         longest = int(self.options.max_len_a * source.shape[1] + self.options.max_len_b)
         longest = min(longest, *(stepper.max_target_positions() for stepper in ensemble))
+        constraints = SearchConstraints(
+            self.options,
+            trie,
+            prefix_tokens,
+            batch=len(source),
+            limit=longest,
+            vocabulary=ensemble[0].vocabulary(),
+            pad=self.pad,
+            device=source.device,
+        )
         with fast_cpu_kernels(have_large_cpu_layers(stepper.model for stepper in ensemble)):
             for stepper in ensemble:
                 stepper.start(inputs)
-            finished = self._search(ensemble, len(source), longest, source.device)
+            finished = self._search(ensemble, self._start(ensemble, constraints, len(source), longest, source.device))
         return [sorted(hypotheses, key=lambda h: float(h["score"]), reverse=True) for hypotheses in finished]
 
-    def _search(
-        self, ensemble: list[_Stepper], batch: int, longest: int, device: torch.device
-    ) -> list[list[Hypothesis]]:
-        beam = self.options.beam_size
-        finished: list[list[Hypothesis]] = [[] for _ in range(batch)]
+    def _start(
+        self,
+        ensemble: list[_Stepper],
+        constraints: SearchConstraints,
+        batch: int,
+        longest: int,
+        device: torch.device,
+    ) -> _Beams:
+        """One row per sentence: the start symbol and what all sentences have to go on with."""
         tokens = torch.full((batch, longest + 2), self.pad, dtype=torch.int64, device=device)
         tokens[:, 0] = self.bos
-        state = _Beams(
-            tokens=tokens,
-            scores=torch.zeros(batch, longest + 1, device=device),
-            ignore=torch.zeros(batch, beam, dtype=torch.bool, device=device),
-            sentences=list(range(batch)),
-        )
-        for step in range(longest + 1):
-            scores, rows, symbols = self._candidates(ensemble, state, step, longest)
+        state = _Beams(tokens, torch.zeros(batch, longest + 1, device=device), list(range(batch)), constraints)
+        prefix = constraints.certain_prefix()
+        if prefix is not None:
+            whole = torch.cat([tokens[:, :1], prefix], dim=1)
+            log_probs = torch.stack([stepper.score(whole) for stepper in ensemble])
+            log_probs = log_probs.logsumexp(dim=0) - math.log(len(ensemble))
+            state.step = constraints.start_behind(log_probs)
+            tokens[:, : state.step + 1] = whole[:, : state.step + 1]
+            state.scores[:, : state.step] = log_probs[:, : state.step].cumsum(dim=1)
+        return state
+
+    def _search(self, ensemble: list[_Stepper], state: _Beams) -> list[list[Hypothesis]]:
+        beam = self.options.beam_size
+        finished: list[list[Hypothesis]] = [[] for _ in state.sentences]
+        while True:
+            scores, rows, symbols = self._candidates(ensemble, state)
             ends = symbols.eq(self.eos) & scores.ne(NEG_INF)
-            ends[:, :beam] &= ~state.ignore
-            self._collect(state, finished, scores, rows, ends, step)
-            keep = [
-                i for i, sentence in enumerate(state.sentences) if len(finished[sentence]) < beam and step < longest
-            ]
-            if not keep:
-                break
-            self._advance(ensemble, state, keep, scores, rows, symbols, ends, step)
-        return finished
+            self._collect(state, finished, scores, rows, ends)
+            can_go_on = (scores.ne(NEG_INF) & ~ends).any(dim=1).tolist()
+            keep = [i for i, s in enumerate(state.sentences) if can_go_on[i] and len(finished[s]) < beam]
+            if not keep or state.step == state.longest:
+                return finished
+            self._advance(ensemble, state, keep, scores, rows, symbols, ends)
 
-    def _candidates(
-        self, ensemble: list[_Stepper], state: _Beams, step: int, longest: int
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def _candidates(self, ensemble: list[_Stepper], state: _Beams) -> tuple[Tensor, Tensor, Tensor]:
         """The 2K best continuations of each sentence: cumulative scores, row numbers and symbols, each B x 2K."""
-        logits, normaliser = self._scores(ensemble, state.tokens[:, : step + 1])
-        self._forbid(logits, state.tokens[:, : step + 1], step, longest)
-        sentences = len(state.sentences)
-        per_sentence = len(logits) // sentences  # 1 in the first step, K afterwards
-        vocabulary = logits.shape[1]
-        # the 2K best of a sentence are among the 2K best of each of its hypotheses
-        wanted = min(2 * self.options.beam_size, vocabulary)
-        best, symbols = logits.topk(wanted, dim=1)
-        best = best - normaliser
-        if step > 0:
-            best = best + state.scores[:, step - 1, None]
-        count = min(2 * self.options.beam_size, per_sentence * vocabulary - 1)
-        best, index = best.view(sentences, -1).topk(min(count, per_sentence * wanted), dim=1)
-        rows = index // wanted + torch.arange(sentences, device=index.device)[:, None] * per_sentence
-        return best, rows, symbols.view(sentences, -1).gather(1, index)
+        scores, normaliser = self._scores(ensemble, state)
+        forced = state.constraints.forced(state.step, len(scores))
+        if forced is None:
+            self._forbid(scores, state)
+            best, rows, places = self._best(scores, state.totals - normaliser, len(state.sentences))
+        else:
+            scores = scores - normaliser
+            self._force(scores, state, forced)
+            best, rows, places = self._best_of_all(scores + state.totals, len(state.sentences))
+        symbols = places if state.constraints.columns is None else state.constraints.columns[places]
+        # impossible candidates may have to fill the beam: give them a symbol that does nothing
+        return best, rows, symbols.masked_fill(best == NEG_INF, self.eos)
 
-    def _scores(self, ensemble: list[_Stepper], tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """R x V scores and the R x 1 amount to subtract from them to get log-probabilities."""
-        logits = [stepper.logits(tokens) for stepper in ensemble]
+    def _best(self, scores: Tensor, offsets: Tensor, sentences: int) -> tuple[Tensor, Tensor, Tensor]:
+        """The 2K best of each sentence among R x C scores plus R x 1 offsets: scores, rows and columns, B x 2K."""
+        # the 2K best of a sentence are among the 2K best of each of its hypotheses
+        wanted = min(2 * self.options.beam_size, scores.shape[1])
+        each, places = scores.topk(wanted, dim=1)
+        best, rows, ranks = self._best_of_all(each + offsets, sentences)
+        return best, rows, places[rows, ranks]
+
+    def _best_of_all(self, scores: Tensor, sentences: int) -> tuple[Tensor, Tensor, Tensor]:
+        """As :meth:`_best`, from all scores of a sentence at once.
+
+        A forced prefix makes many ties, which break as in the original only if nothing is selected before.
+        """
+        rows, width = scores.shape
+        pool = scores.view(sentences, -1)
+        missing = 2 * self.options.beam_size - pool.shape[1]
+        best, index = F.pad(pool, (0, max(missing, 0)), value=NEG_INF).topk(2 * self.options.beam_size, dim=1)
+        index.clamp_(max=pool.shape[1] - 1)
+        first = torch.arange(0, rows, rows // sentences, device=index.device)[:, None]
+        return best, index // width + first, index % width
+
+    def _scores(self, ensemble: list[_Stepper], state: _Beams) -> tuple[Tensor, Tensor]:
+        """R x C scores and the R x 1 amount to subtract from them to get log-probabilities."""
+        logits = [stepper.logits(state.so_far, state.constraints.columns) for stepper in ensemble]
+        if not self.options.zero_shot:
+            for each in logits:
+                state.constraints.mask(each)
         if len(logits) == 1:
-            normaliser = logits[0].logsumexp(dim=1, keepdim=True)
+            scores, normaliser = logits[0], logits[0].logsumexp(dim=1, keepdim=True)
             if bool(normaliser.isnan().any()):
                 raise FloatingPointError(
                     "the model's scores are not numbers (NaN): the checkpoint or its precision is bad"
                 )
-            return logits[0], normaliser
-        log_probs = torch.stack([F.log_softmax(each, dim=1) for each in logits])
-        return log_probs.logsumexp(dim=0), torch.full_like(log_probs[0, :, :1], float(len(logits))).log()
+        else:
+            scores = torch.stack([F.log_softmax(each, dim=1) for each in logits]).logsumexp(dim=0)
+            normaliser = torch.full_like(scores[:, :1], math.log(len(logits)))
+        if self.options.zero_shot:
+            state.constraints.mask(scores)
+        return scores, normaliser
 
-    def _forbid(self, scores: Tensor, tokens: Tensor, step: int, longest: int) -> None:
+    def _force(self, log_probs: Tensor, state: _Beams, forced: Tensor) -> None:
+        """Puts, in place, the rest of R x C log-probabilities behind each row's forced token, if it has one."""
+        places, kept = state.constraints.prefer(log_probs, forced, state.step)
+        free = forced.eq(self.pad)
+        self._forbid(log_probs, state, free)
+        log_probs.scatter_(1, places, torch.where(free[:, None], log_probs.gather(1, places), kept))
+
+    def _forbid(self, scores: Tensor, state: _Beams, free: Optional[Tensor] = None) -> None:
+        """Makes, in place, tokens impossible in R x C scores; rows that are not ``free`` may end before ``min_len``."""
+        step, longest = state.step, state.longest
         if step < min(self.options.min_len, longest):
-            scores[:, self.eos] = NEG_INF
+            scores[slice(None) if free is None else free, self.eos] = NEG_INF
         scores[:, self.pad] = NEG_INF
         scores[:, self.unk] -= self.options.unk_penalty
-        block_repeated_ngrams(scores, tokens, self.options.no_repeat_ngram_size)
+        if self.options.gen_code and step < longest:
+            scores[:, :SPECIAL] = NEG_INF
+        size, columns = self.options.no_repeat_ngram_size, state.constraints.columns
+        block_repeated_ngrams(scores, state.so_far, size, columns)
         if step >= longest:
             only(scores, self.eos)
 
     def _collect(
-        self, state: _Beams, finished: list[list[Hypothesis]], scores: Tensor, rows: Tensor, ends: Tensor, step: int
+        self, state: _Beams, finished: list[list[Hypothesis]], scores: Tensor, rows: Tensor, ends: Tensor
     ) -> None:
         """Stores the hypotheses that end in this step and are among the K best candidates."""
-        beam = self.options.beam_size
+        beam, length = self.options.beam_size, state.step + 1
         for index, rank in ends[:, :beam].nonzero().tolist():
             hypotheses = finished[state.sentences[index]]
             if len(hypotheses) == beam:
                 continue
             row = rows[index, rank]
             total = scores[index, rank]
-            cumulative = torch.cat([state.scores[row, :step], total[None]])
-            length = step + 1
+            cumulative = torch.cat([state.scores[row, : state.step], total[None]])
             hypotheses.append(
                 {
                     "tokens": torch.cat([state.tokens[row, 1:length], rows.new_tensor([self.eos])]),
@@ -178,29 +259,27 @@ class SequenceGenerator(nn.Module):
         rows: Tensor,
         symbols: Tensor,
         ends: Tensor,
-        step: int,
     ) -> None:
         """Makes the K best unfinished candidates of every unfinished sentence the rows of the next step."""
         if len(keep) < len(state.sentences):
             kept = torch.tensor(keep, device=rows.device)
+            state.constraints.keep_sentences(kept)
             for stepper in ensemble:
                 stepper.keep_sentences(kept)
             scores, rows, symbols, ends = (x.index_select(0, kept) for x in (scores, rows, symbols, ends))
-            state.ignore = state.ignore.index_select(0, kept)
             state.sentences = [state.sentences[i] for i in keep]
-        beam, candidates = self.options.beam_size, scores.shape[1]
-        dead = ends.clone()
-        dead[:, :beam] |= state.ignore
-        rank = dead * candidates + torch.arange(candidates, device=rows.device)
-        rank, chosen = rank.topk(beam, dim=1, largest=False)
-        state.ignore = rank >= candidates
-        order = rows.gather(1, chosen).flatten()
+        # at most K of the 2K candidates end, because a row ends in one way only
+        rank = ends * ends.shape[1] + torch.arange(ends.shape[1], device=rows.device)
+        chosen = rank.topk(self.options.beam_size, dim=1, largest=False).indices
+        order, symbols = rows.gather(1, chosen).flatten(), symbols.gather(1, chosen).flatten()
         state.tokens = state.tokens.index_select(0, order)
         state.scores = state.scores.index_select(0, order)
-        state.tokens[:, step + 1] = symbols.gather(1, chosen).flatten()
-        state.scores[:, step] = scores.gather(1, chosen).flatten()
+        state.tokens[:, state.step + 1] = symbols
+        state.scores[:, state.step] = scores.gather(1, chosen).flatten()
+        state.constraints.advance(order, symbols, state.step)
         for stepper in ensemble:
             stepper.reorder(order)
+        state.step += 1
 
 
 class _Stepper:
@@ -209,26 +288,35 @@ class _Stepper:
     def __init__(self, model: nn.Module, options: GenerationOptions) -> None:
         self.model: Any = model
         self.temperature = options.temperature
-        self.id_range = options.id_range()
+        self.gen_code = options.gen_code
 
     def start(self, inputs: dict[str, Any]) -> None:
         self.encoder_out = self.model.encoder(**inputs)
         self.cache: dict[str, dict[str, Any]] = {}
+        self.narrow: Optional[Tensor] = None
 
     def max_target_positions(self) -> int:
         return self.model.decoder.max_positions()
 
-    def logits(self, tokens: Tensor) -> Tensor:
-        """R x V fp32 scores after ``tokens`` (R x t)."""
-        features, _ = self.model.decoder(
-            tokens, encoder_out=self.encoder_out, incremental_state=self.cache, features_only=True
-        )
-        logits = self.model.decoder.output_layer(features[:, -1]).float()
-        if self.temperature != 1.0:
-            logits = logits / self.temperature
-        if self.id_range is not None:
-            restrict_to_range(logits, *self.id_range)
-        return logits
+    def vocabulary(self) -> int:
+        return len(self.model.decoder.output_projection.weight)
+
+    def logits(self, tokens: Tensor, columns: Optional[Tensor]) -> Tensor:
+        """R x C fp32 scores after ``tokens`` (R x t); ``columns`` are the same in all calls that have some."""
+        features = self._features(tokens, cached=True)[:, -1]
+        if columns is None:
+            return self._scaled(self.model.decoder.output_layer(features))
+        if self.narrow is None:
+            self.narrow = self.model.decoder.output_projection.weight.index_select(0, columns)
+        return self._scaled(F.linear(features, self.narrow))
+
+    def score(self, tokens: Tensor) -> Tensor:
+        """R x (t - 1) fp32 log-probabilities of ``tokens`` (R x t) behind the first."""
+        features, log_probs = self._features(tokens[:, :-1], cached=False), []
+        for position, wanted in enumerate(tokens[:, 1:].unbind(dim=1)):  # all at once would take t x V numbers a row
+            logits = self._scaled(self.model.decoder.output_layer(features[:, position]))
+            log_probs.append(-F.cross_entropy(logits, wanted, reduction="none"))
+        return torch.stack(log_probs, dim=1)
 
     def keep_sentences(self, kept: Tensor) -> None:
         self.encoder_out = self.model.encoder.reorder_encoder_out(self.encoder_out, kept)
@@ -236,3 +324,20 @@ class _Stepper:
 
     def reorder(self, order: Tensor) -> None:
         self.model.decoder.reorder_incremental_state(self.cache, order, encoder_shared=True)
+
+    def _features(self, tokens: Tensor, cached: bool) -> Tensor:
+        # one row stands for all: scores of the positions of a picture's codes are then computed once
+        code_masks = torch.ones(1, dtype=torch.bool, device=tokens.device) if self.gen_code else None
+        features, _ = self.model.decoder(
+            tokens,
+            encoder_out=self.encoder_out,
+            incremental_state=self.cache if cached else None,
+            code_masks=code_masks,
+            features_only=True,
+            need_attn=False,
+        )
+        return features
+
+    def _scaled(self, logits: Tensor) -> Tensor:
+        logits = logits.float()
+        return logits if self.temperature == 1.0 else logits / self.temperature

@@ -29,6 +29,10 @@ class GenerationOptions:
         no_repeat_ngram_size: no n-gram of this size occurs twice in a hypothesis; 0 switches it off.
         stop_on_max_len: accepted for old scripts; the search always stops at the maximal length.
         constraint_range: ``"a,b"``: only ids 0..3 and a..b-1 are possible.
+        gen_code: the targets are codes of a picture: the decoder is told so, and the special symbols 0..3 are possible
+            only at the maximal length.
+        zero_shot: ranges and sets of answers are applied after the softmax, so a token's score is its probability among
+            all tokens instead of among the possible ones; answers are then compared with the prefix included.
 
     Raises:
         ConfigError: a value out of range.
@@ -45,6 +49,8 @@ class GenerationOptions:
     no_repeat_ngram_size: int = 0
     stop_on_max_len: bool = False
     constraint_range: Optional[str] = None
+    gen_code: bool = False
+    zero_shot: bool = False
 
     def __post_init__(self) -> None:
         for name, smallest in (("beam_size", 1), ("max_len_b", 0), ("min_len", 0), ("no_repeat_ngram_size", 0)):
