@@ -1,4 +1,4 @@
-"""What the model benchmarks share: networks, inputs, and timing of several ways in turns.
+"""What the model benchmarks share: networks, inputs, timing of several ways in turns, and memory.
 
 Importing this file imports torch but neither fairseq nor the package, so that a foreign checkout can use it.
 """
@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import platform
 import statistics
 import time
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -28,10 +30,14 @@ RELEASED_FLAGS = {
 }
 """What the released scripts pass on top of ``unival_base``; ``unival_tiny`` has its own."""
 
+PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+"""What autocast computes in; None: no autocast."""
+
 VOCABULARY = {"unival_base": 59457, "unival_large": 59457, "unival_tiny": 480}
 
 
-def add_common_options(parser: argparse.ArgumentParser, rounds: int) -> None:
+def add_common_options(parser: argparse.ArgumentParser, rounds: int, reference: bool = True) -> None:
+    """Adds what every benchmark understands; ``reference``: and the options of one that a checkout can run beside."""
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--rounds", type=int, default=rounds, help="measured rounds; every way runs once a round")
     parser.add_argument(
@@ -41,6 +47,8 @@ def add_common_options(parser: argparse.ArgumentParser, rounds: int) -> None:
         help="cpu: count the processor's seconds of all threads, for machines that do other work at the same time",
     )
     parser.add_argument("--seed", type=int, default=1)
+    if not reference:
+        return
     parser.add_argument("--reference", metavar="DIR", help="an UnIVAL checkout to run beside ours, unchanged")
     parser.add_argument(
         "--reference-python",
@@ -98,11 +106,16 @@ CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 
 def timed(work: Callable[[], object], clock: str = "wall") -> float:
     """Seconds of one call, the accelerator's queue included."""
+    wait_for_accelerator()
     start = CLOCKS[clock]()
     work()
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
+    wait_for_accelerator()
     return CLOCKS[clock]() - start
+
+
+def wait_for_accelerator() -> None:
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()
 
 
 def in_turns(rounds: int, ways: dict[str, Callable[[], float]]) -> dict[str, list[float]]:
@@ -130,6 +143,41 @@ def spread(values: Iterable[float], digits: int = 3) -> dict[str, float]:
 def ratio(slow: list[float], fast: list[float]) -> dict[str, float]:
     """How many times faster ``fast`` is, round by round: neighbours in time share the machine's other load."""
     return spread((a / b for a, b in zip(slow, fast, strict=True)), digits=2)
+
+
+def in_own_process(function: Callable[..., Any], *arguments: Any) -> Any:
+    """``function(*arguments)`` in a process that has the package's imports and has computed nothing yet.
+
+    Linux's peak of resident memory never falls, so whatever ran before in the same process would count.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["unival_plugin"])
+    with context.Pool(1) as pool:
+        return pool.apply(function, arguments)
+
+
+def resident_bytes(field: str = "VmHWM") -> int:
+    """What this process holds in memory: at most so far (``VmHWM``) or now (``VmRSS``)."""
+    # not getrusage's ru_maxrss: it starts at what the parent process holds
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return int(status[field].split()[0]) * 1024
+
+
+def why_no_kernel(backend: str, device: str, dtype: torch.dtype | None) -> str | None:
+    """Why an attention kernel of the package cannot run on the device, or None when it can."""
+    from unival_plugin.errors import ConfigError
+    from unival_plugin.modules.attention import BACKENDS
+
+    tensor = torch.zeros(1, 1, 8, 64, device=device, dtype=dtype)
+    try:
+        BACKENDS[backend](tensor, tensor, tensor, None, 1.0, 0.0)
+    except (ConfigError, NotImplementedError) as error:
+        return first_line(error)
+    return None
+
+
+def first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"
 
 
 def report(**values: Any) -> None:
