@@ -137,6 +137,16 @@ def test_validation_captions_are_scored_against_all_references(task: CaptionTask
     assert scores["cider"][0] > scores["cider"][1] == 0.0
 
 
+def test_frequencies_are_read_only_where_captions_are_scored(
+    task: CaptionTask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task.cfg.eval_cider, task.cfg.eval_cider_cached_tokens = False, str(tmp_path / "of another machine.json")
+    load(task, "valid")
+    monkeypatch.setattr(compat, "command_line", {"scoring": "caption"})
+    with pytest.raises(ConfigError, match="of another machine"):
+        load(task, "valid")
+
+
 def test_references_survive_tokenizing(task: CaptionTask) -> None:
     dataset = load(task, "valid")
     batch = dataset.collater([dataset[0], dataset[1]])

@@ -104,9 +104,12 @@ class UnIVALEncoder(PatchSources, RelativePositions):
         blocks = []
         media = {"image": patch_images, "video": patch_videos, "audio": patch_audios}
         if patch_images is not None or patch_types is not None:
-            blocks.append((self.gather_patches(media, patch_types, len(x)), self._patch_type_rows(patch_types)))
+            # torch.compile breaks its graph here; inside a larger expression it would compile anew at every call
+            patches = self.gather_patches(media, patch_types, len(x))
+            blocks.append((patches, self._patch_type_rows(patch_types)))
         if patch_images_2 is not None:
-            blocks.insert(0, (self.embed_media("image", patch_images_2), self._second_picture_type()))
+            patches = self.embed_media("image", patch_images_2)
+            blocks.insert(0, (patches, self._second_picture_type()))
         for patches, type_rows in reversed(blocks):
             x = torch.cat([self._embed_patches(patches, type_rows), x], dim=1)
             padding = torch.cat([self._hidden(patches, patch_masks), padding], dim=1)

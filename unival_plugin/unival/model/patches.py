@@ -103,10 +103,11 @@ class PatchSources(nn.Module):
         Raises:
             ValueError: a type without trunk or without media.
         """
-        kinds = torch.zeros(1, dtype=torch.int64) if types is None else types.unique().cpu()
+        if types is None:
+            return self._patches(0, media, batch)
+        kinds = types.unique().cpu()
         if len(kinds) == 1:
             return self._patches(int(kinds), media, batch)
-        assert types is not None
         rows = [(types == kind).nonzero()[:, 0] for kind in kinds.to(types.device)]
         parts = [
             self._patches(int(kind), media, batch, chosen) for kind, chosen in zip(kinds.tolist(), rows, strict=True)

@@ -83,9 +83,7 @@ class UnIVALModel(UnIVALNetwork, BaseFairseqModel):
         Raises:
             CheckpointError: the checkpoint belongs to another architecture or size.
         """
-        report = fit_state_dict(self, state_dict)
-        if report.kept or report.resized or report.left:
-            logger.info(f"checkpoint: {report}")
+        logger.info(f"checkpoint: {fit_state_dict(self, state_dict)}")
 
 
 def _fill_from_preset(name: str) -> Any:

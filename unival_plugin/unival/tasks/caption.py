@@ -77,6 +77,7 @@ class CaptionTask(UnIVALTask):
         super().__init__(cfg, text)
         self.prompt = cfg.prompt if cfg.prompt is not None else PROMPT
         self.eval_options = parse_eval_args(cfg.eval_args)
+        self._evaluated: Optional[RowDataset] = None
         self._metric: Optional[CaptionMetric] = None
         self._generator: Optional[SequenceGenerator] = None
         self._result_file: Optional[ResultFile] = None
@@ -88,10 +89,20 @@ class CaptionTask(UnIVALTask):
         return CaptionReader(self.prompt, words)
 
     def load_dataset(self, split: str, combine: bool = False, task_cfg: Any = None, **kwargs: Any) -> None:
-        """As the base; also counts the n-grams of the references where no file of frequencies is given."""
+        """As the base; where captions will be scored also reads or counts the frequencies of n-grams in references."""
         super().load_dataset(split, combine, task_cfg, **kwargs)
         if split != "train":
-            self._metric = CaptionMetric(self._document_frequency(self.datasets[split]))
+            self._metric = None
+            self._evaluated = self.datasets[split]
+            if self.cfg.eval_cider or compat.command_line.get("scoring") == "caption":
+                self._build_metric()
+
+    def _build_metric(self) -> CaptionMetric:
+        """The metric of the data set loaded last; not before it is needed: the file may be of another machine."""
+        if self._evaluated is None:
+            raise ConfigError("captions are scored against a validation or test file: load one first")
+        self._metric = CaptionMetric(self._document_frequency(self._evaluated))
+        return self._metric
 
     def _document_frequency(self, dataset: RowDataset) -> DocumentFrequency:
         path = self.cfg.eval_cider_cached_tokens
@@ -144,9 +155,7 @@ class CaptionTask(UnIVALTask):
         Raises:
             ConfigError: no validation or test file has been loaded.
         """
-        if self._metric is None:
-            raise ConfigError("captions are scored against a validation or test file: load one first")
-        return self._metric.score(captions, references)
+        return (self._metric or self._build_metric()).score(captions, references)
 
     def reduce_metrics(self, logging_outputs: list[dict[str, Any]], criterion: Any) -> None:
         """Means of the metrics."""
