@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 from pathlib import Path
 from typing import Any
 
@@ -288,3 +289,25 @@ class TestModelsFromCheckpoints:
         options = OmegaConf.create({"init_from": "/gone/model.pt"})
         OmegaConf.set_struct(options, True)
         assert without_start_files(options).init_from is None
+
+
+class Payload:
+    """A pickled object that makes a folder when it is executed."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (str(self.mark),)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize("flag", ["init_from", "resnet_model_path", "video_model_path", "audio_model_path"])
+def test_files_with_a_payload_are_refused_and_nothing_is_executed(tmp_path: Path, flag: str, zipped: bool) -> None:
+    path, mark = tmp_path / "x.pt", tmp_path / "executed"
+    torch.save({"model": Payload(mark)}, path, _use_new_zipfile_serialization=zipped)
+    net = tiny(60, video_encoder_name="resnext50", audio_encoder_name="pann_cnn6")
+    setattr(net.config, flag, str(path))
+    with pytest.raises(CheckpointError, match=r"x\.pt: asks for posix\.mkdir, which safe reading does not allow"):
+        start_from_files(net, net.config)
+    assert not mark.exists()
