@@ -128,7 +128,7 @@ class Predictor:
             if self.device.type == "cuda":
                 sample = utils.move_to_cuda(sample, self.device)
             hypotheses = self.task.inference_step(generator, self.models, sample)
-        captions = iter(zip(self.task.captions(hypotheses), hypotheses, strict=True))
+        captions = iter(zip(self.task.predictions(hypotheses), hypotheses, strict=True))
         for index, item in enumerate(items, start=first):
             if isinstance(item, BadRow):
                 yield Prediction(index, error=str(item))

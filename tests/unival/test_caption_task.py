@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import json
 import pickle
 from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
+from golden_rows import compare, gradient
 from omegaconf import OmegaConf
-from PIL import Image
 
 from unival_plugin import compat
 from unival_plugin.data.dataset import RowDataset
@@ -27,15 +24,6 @@ GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "unival_tasks" / "ca
 
 def make_task(**options: Any) -> CaptionTask:
     return CaptionTask.setup_task(OmegaConf.structured(CaptionConfig(**options)))
-
-
-def gradient(width: int, height: int) -> str:
-    """The picture of the golden rows, url-safe base64 PNG."""
-    x, y = np.meshgrid(np.arange(width), np.arange(height))
-    channels = [x * 255 // (width - 1), y * 255 // (height - 1), (x + y) * 7 % 256]
-    buffer = io.BytesIO()
-    Image.fromarray(np.stack(channels, axis=2).astype(np.uint8)).save(buffer, "PNG")
-    return base64.urlsafe_b64encode(buffer.getvalue()).decode()
 
 
 @pytest.fixture
@@ -59,26 +47,6 @@ def test_rows_become_the_references_samples_and_batch(case: str, golden_file: Pa
     for sample, wanted in zip(samples, GOLDEN["cases"][case]["items"], strict=True):
         compare(sample, wanted)
     compare(dataset.collater(samples), GOLDEN["cases"][case]["batch"])
-
-
-def compare(got: Any, wanted: Any) -> None:
-    """``wanted`` describes tensors by values or by shape, mean and deviation."""
-    if isinstance(wanted, dict) and "dtype" in wanted:
-        assert str(got.dtype) == wanted["dtype"]
-        if "value" in wanted:
-            assert got.tolist() == wanted["value"]
-        else:
-            assert list(got.shape) == wanted["shape"]
-            assert float(got.mean()) == pytest.approx(wanted["mean"], abs=1e-6)
-            assert float(got.std()) == pytest.approx(wanted["std"], abs=1e-6)
-    elif isinstance(wanted, dict) and "np_dtype" in wanted:
-        assert str(got.dtype) == wanted["np_dtype"]
-        assert got.tolist() == wanted["value"]
-    elif isinstance(wanted, dict):
-        for key, value in wanted.items():
-            compare(got[key], value)
-    else:
-        assert got == wanted
 
 
 @pytest.fixture

@@ -40,6 +40,7 @@ class RowDataset(FairseqDataset):
         encoder: examples to tensors.
         pad: padding symbol.
         skip_bad_rows: leave unusable rows out, count and report them, instead of stopping.
+        collate_more: what batches have beside the keys of :func:`collate`, from their samples.
     """
 
     can_reuse_epoch_itr_across_epochs = False  # the order of rows depends on the epoch
@@ -47,9 +48,16 @@ class RowDataset(FairseqDataset):
     supports_fetch_outside_dataloader = False
 
     def __init__(
-        self, table: TsvTable, reader: RowReader, encoder: SampleEncoder, pad: int, skip_bad_rows: bool = False
+        self,
+        table: TsvTable,
+        reader: RowReader,
+        encoder: SampleEncoder,
+        pad: int,
+        skip_bad_rows: bool = False,
+        collate_more: Callable[[Sequence[Sample]], Batch] | None = None,
     ) -> None:
         self.table, self.reader, self.encoder, self.pad = table, reader, encoder, pad
+        self.collate_more = collate_more
         self.skip_bad_rows = skip_bad_rows
         self.seed, self.epoch = 1, 1
         self._substitute: Sample | None = None
@@ -104,7 +112,10 @@ class RowDataset(FairseqDataset):
     def collater(self, samples: Sequence[Union[Sample, BadRow]]) -> Batch:
         """Batch of the usable ones among ``samples``; a dummy batch when there is none."""
         good = [sample for sample in samples if not isinstance(sample, BadRow)]
-        batch = collate(good or [self._any_sample()], self.pad)
+        samples_used = good or [self._any_sample()]
+        batch = collate(samples_used, self.pad)
+        if self.collate_more is not None:
+            batch.update(self.collate_more(samples_used))
         batch["is_dummy"] = not good
         if not good:
             batch.update(id=np.array([], dtype=str), nsentences=0, ntokens=0)

@@ -36,6 +36,9 @@ class Example:
         target: text to be generated; empty when only predicting.
         image: base64 or path of the picture, or the picture itself.
         where: place of the picture for messages.
+        suffix: text behind the prompt that is tokenized by itself.
+        symbols: the target is symbols of the dictionary, separated by spaces, instead of text.
+        extras: what the sample has beside, by key.
     """
 
     id: str
@@ -43,6 +46,9 @@ class Example:
     target: str
     image: str | Image.Image
     where: str
+    suffix: str = ""
+    symbols: bool = False
+    extras: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -83,25 +89,36 @@ class SampleEncoder:
         Returns:
             ``id`` str, ``source`` int64 (S,) with start and end symbol, ``target`` int64 (T,) with end symbol,
             ``prev_output_tokens`` int64 (T,) with start symbol, ``patch_image`` float32 (3, s, s), ``patch_mask``
-            bool (1,), ``patch_type`` int64 (1,).
+            bool (1,), ``patch_type`` int64 (1,), and the example's extras.
 
         Raises:
             DataError: the picture cannot be used; names its place.
         """
-        image = example.image
-        if isinstance(image, str):
-            image = self.images.read(image, example.where)
-        pixels = self._pixels(image, rng)
-        dictionary = self.text.dictionary
-        target = self.text.encode(example.target)
+        pixels = self._pixels(self.open(example), rng)
         return {
             "id": example.id,
-            "source": self.text.encode(example.source, bos=True, eos=True),
-            "target": torch.cat([target, target.new_tensor([dictionary.eos()])]),
-            "prev_output_tokens": torch.cat([target.new_tensor([dictionary.bos()]), target]),
+            **self.texts(example),
             "patch_image": pixels,
             "patch_mask": torch.tensor([True]),
             "patch_type": torch.tensor([IMAGE_TYPE]),
+            **example.extras,
+        }
+
+    def open(self, example: Example) -> Image.Image:
+        """The example's picture, decoded."""
+        return self.images.read(example.image, example.where) if isinstance(example.image, str) else example.image
+
+    def texts(self, example: Example) -> Sample:
+        """``source``, ``target`` and ``prev_output_tokens``."""
+        dictionary = self.text.dictionary
+        target = self.text.encode_symbols(example.target) if example.symbols else self.text.encode(example.target)
+        parts = [self.text.encode(example.source, bos=True)]
+        if example.suffix:
+            parts.append(self.text.encode(example.suffix))
+        return {
+            "source": torch.cat([*parts, target.new_tensor([dictionary.eos()])]),
+            "target": torch.cat([target, target.new_tensor([dictionary.eos()])]),
+            "prev_output_tokens": torch.cat([target.new_tensor([dictionary.bos()]), target]),
         }
 
     def _pixels(self, image: Image.Image, rng: Callable[[], np.random.Generator]) -> torch.Tensor:

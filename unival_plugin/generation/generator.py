@@ -21,7 +21,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..modules.cpu_kernels import fast_cpu_kernels, have_large_cpu_layers
-from .constraints import NEG_INF, SPECIAL, AnswerTrie, SearchConstraints, block_repeated_ngrams, only
+from ..modules.trie import SPECIAL, AnswerTrie
+from .constraints import NEG_INF, SearchConstraints, block_repeated_ngrams, only
 from .options import GenerationOptions
 
 Hypothesis = dict[str, Any]

@@ -1,6 +1,7 @@
 """What all UnIVAL tasks do alike: data files, batches, precision, generation; registered as task ``unival``."""
 
 import logging
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Optional
 
@@ -10,7 +11,7 @@ from fairseq.tasks import FairseqTask, register_task
 
 from ...data.dataset import RowDataset, RowReader
 from ...data.image import HALF_MEAN, HALF_STD, IMAGENET_MEAN, IMAGENET_STD, ImageLimits, eval_transform, train_transform
-from ...data.samples import ImageSource, SampleEncoder
+from ...data.samples import Batch, ImageSource, Sample, SampleEncoder
 from ...data.text import TextEncoder, build_text_encoder
 from ...data.tsv import TsvTable, epoch_file
 from ...errors import ConfigError, DataError
@@ -105,7 +106,12 @@ class UnIVALTask(FairseqTask):
             self.sample_encoder(training=split == "train"),
             self.text.dictionary.pad(),
             skip_bad_rows=str(self.cfg.on_bad_row) == "skip",
+            collate_more=self.collate_more(),
         )
+
+    def collate_more(self) -> Optional[Callable[[Sequence[Sample]], Batch]]:
+        """Function that makes what batches of this task have beside the common keys."""
+        return None
 
     def has_sharded_data(self, split: str) -> bool:
         """True: fairseq then loads the data of every epoch anew, which may be another file."""
@@ -237,7 +243,11 @@ class UnIVALTask(FairseqTask):
         if sample["is_dummy"]:
             return []
         with torch.no_grad(), self._precision(sample):
-            return generator.generate(models, sample)
+            return self.search(generator, models, sample)
+
+    def search(self, generator: SequenceGenerator, models: Any, sample: Any) -> list[list[Hypothesis]]:
+        """Hypotheses of a batch that is no dummy; tasks with a set of answers constrain them here."""
+        return generator.generate(models, sample)
 
     def build_bpe(self, args: Any) -> Any:
         """The task's own tokenizer, for the text lines of ``fairseq-generate``."""

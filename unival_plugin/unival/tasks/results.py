@@ -28,20 +28,20 @@ class ResultFile:
 
     def __init__(self, path: Path, rows: int, meta: dict[str, Any]) -> None:
         self.path, self.rows, self.meta = path, rows, meta
-        self.answers: list[dict[str, Any]] = []
+        self.answers: list[tuple[str, Any]] = []
         self.bad_rows = 0
 
-    def add(self, answers: list[dict[str, Any]], bad_rows: int = 0) -> bool:
-        """Adds a batch; returns True once all rows are in."""
+    def add(self, answers: list[tuple[str, Any]], bad_rows: int = 0) -> bool:
+        """Adds a batch of row ids with their answers; returns True once all rows are in."""
         self.answers.extend(answers)
         self.bad_rows += bad_rows
         return len(self.answers) + self.bad_rows >= self.rows
 
-    def write(self, scores: dict[str, float]) -> None:
-        """Writes both files."""
+    def write(self, lines: list[dict[str, Any]], scores: dict[str, float]) -> None:
+        """Writes both files; ``lines`` are the answers as the file shows them."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(self.path, self.answers)
-        meta = {**self.meta, "rows": len(self.answers), "bad_rows": self.bad_rows, "scores": scores}
+        write_json(self.path, lines)
+        meta = {**self.meta, "rows": len(lines), "bad_rows": self.bad_rows, "scores": scores}
         write_json(self.path.with_suffix(".meta.json"), meta)
 
 

@@ -1,0 +1,62 @@
+"""Visual entailment (UnIVAL, ``tasks/mm_tasks/snli_ve.py``): registered as task ``snli_ve``."""
+
+from dataclasses import dataclass
+from typing import Any, Optional
+
+from fairseq.tasks import register_task
+
+from ...data.dataset import Place, RowReader
+from ...data.samples import Example
+from ...data.text import pre_caption
+from ...errors import DataError
+from .answering import AnsweringConfig, AnsweringTask
+from .config import option
+
+ANSWERS = {"contradiction": "no", "entailment": "yes", "neutral": "maybe"}
+
+
+@dataclass
+class SnliVeConfig(AnsweringConfig):
+    """Flags of ``--task snli_ve``."""
+
+    ans2label_dict: Optional[str] = option(
+        '{"no": 0, "yes": 1, "maybe": 2}', "the answers, as a JSON object answer -> number"
+    )
+    add_caption: bool = option(False, "tell the encoder the caption of the row as well")
+
+
+@dataclass
+class HypothesisReader:
+    """Row -> example; the columns are id, picture, hypothesis, caption, label."""
+
+    max_words: int
+    add_caption: bool
+
+    def __call__(self, cells: list[str], place: Place) -> Example:
+        row_id, image, hypothesis, caption, label = cells[:5]
+        if label not in ANSWERS:
+            raise DataError(f"{place(4)}: {label[:40]!r} is no label; use {', '.join(ANSWERS)}")
+        statement = pre_caption(hypothesis, self.max_words)
+        source = f' does the image describe " {statement} "?'
+        if self.add_caption:
+            known = pre_caption(caption, self.max_words)
+            source = f' can image and text1 " {known} " imply text2 " {statement} "?'
+        answer = ANSWERS[label]
+        return Example(row_id, source, f" {answer}", image, place(1), extras={"ref_dict": {answer: 1.0}})
+
+
+@register_task("snli_ve", dataclass=SnliVeConfig)
+class SnliVeTask(AnsweringTask):
+    """Does a picture imply a statement: yes, no or maybe."""
+
+    columns = ("id", "picture", "hypothesis", "caption", "label")
+    sums = {"snli_score": ("_snli_score_sum", 4)}
+    count = "_snli_cnt"
+
+    def row_reader(self, split: str) -> RowReader:
+        """All splits alike."""
+        return HypothesisReader(self.cfg.max_src_length, self.cfg.add_caption)
+
+    def result(self, row_id: str, prediction: str) -> dict[str, Any]:
+        """The id and the answer."""
+        return {"uniq_id": row_id, "answer": prediction}

@@ -1,0 +1,95 @@
+"""Questions about pictures (UnIVAL, ``tasks/mm_tasks/vqa_gen.py``): registered as task ``vqa_gen``."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from fairseq.tasks import register_task
+
+from ...data.answers import SEPARATOR, parse_references
+from ...data.dataset import Place, RowReader
+from ...data.samples import Example
+from ...data.text import pre_question
+from ...errors import DataError
+from ...metrics.vqa import soft_score
+from .answering import AnsweringConfig, AnsweringTask
+from .config import option
+
+
+@dataclass
+class VqaGenConfig(AnsweringConfig):
+    """Flags of ``--task vqa_gen``."""
+
+    max_object_length: int = option(30, "at most so many objects of a row with --add-object")
+    add_object: bool = option(False, "tell the encoder the objects of the row")
+    uses_ema: bool = option(False, "validate with the averaged weights (needs --store-ema)")
+    zero_shot: bool = option(False, "constrain the search after the softmax, as the original's zero-shot evaluation")
+    noconstraints: bool = option(False, "generate freely instead of choosing from the answers")
+    official_score: bool = option(False, "compare answers as the official VQA evaluation does (articles, numbers, …)")
+
+
+@dataclass
+class QuestionReader:
+    """Row -> example; the columns are id, picture, question, answers (``conf|!+answer&&…``), objects (``a&&b``)."""
+
+    max_words: int
+    max_objects: int
+    add_object: bool
+
+    def __call__(self, cells: list[str], place: Place) -> Example:
+        row_id, image, text, answers, objects = cells[:5]
+        question = pre_question(text, self.max_words)
+        if not question:
+            raise DataError(f"{place(2)}: the question is empty; fill it in or delete the row")
+        references = parse_references(answers, place(3))
+        best = max(references, key=lambda answer: references[answer])
+        confidence = torch.tensor([references[best]], dtype=torch.float32)
+        return Example(
+            id=row_id,
+            source=f" {question}" + ("" if question.endswith("?") else "?"),
+            target=f" {best}",
+            image=image,
+            where=place(1),
+            suffix=self._objects(objects) if self.add_object else "",
+            extras={"ref_dict": references, "conf": confidence},
+        )
+
+    def _objects(self, cell: str) -> str:
+        return " object: " + " ".join(cell.strip().split(SEPARATOR)[: self.max_objects])
+
+
+@register_task("vqa_gen", dataclass=VqaGenConfig)
+class VqaGenTask(AnsweringTask):
+    """Questions with answers from a set."""
+
+    columns = ("id", "picture", "question", "answers", "objects")
+    sums = {"vqa_score": ("_vqa_score_sum", 4)}
+    count = "_vqa_cnt"
+
+    def __init__(self, cfg: VqaGenConfig, text: Any) -> None:
+        super().__init__(cfg, text)
+        self.eval_options = self.eval_options.with_flags({"zero_shot": cfg.zero_shot}, "--zero-shot")
+
+    def row_reader(self, split: str) -> RowReader:
+        """All splits alike."""
+        return QuestionReader(self.cfg.max_src_length, self.cfg.max_object_length, self.cfg.add_object)
+
+    def constrained(self) -> bool:
+        """Unless ``--noconstraints``."""
+        return not self.cfg.noconstraints
+
+    def valid_step(self, sample: Any, model: Any, criterion: Any, **more: Any) -> Any:
+        """As the base, with the averaged weights if ``--uses-ema``."""
+        average = more.pop("ema_model", None) if self.cfg.uses_ema else None
+        return super().valid_step(sample, model if average is None else average, criterion, **more)
+
+    def score(self, predictions: list[str], references: list[dict[str, float]]) -> dict[str, np.ndarray]:
+        """Soft score of every answer (Goyal et al. 2017, "Making the V in VQA matter")."""
+        official = bool(self.cfg.official_score)
+        pairs = zip(predictions, references, strict=True)
+        return {"vqa_score": np.array([soft_score(given, right, official) for given, right in pairs])}
+
+    def result(self, row_id: str, prediction: str) -> dict[str, Any]:
+        """As the VQA evaluation server takes it."""
+        return {"question_id": int(row_id) if row_id.isdecimal() else row_id, "answer": prediction}
