@@ -1,25 +1,20 @@
-"""Draw a grid of pictures with their captions; captions that differ from the reference are red.
+"""Draw a grid of pictures with their texts (and boxes); texts that differ from the reference are red.
 
     python dataset_tools/contact_sheet.py --tsv data/digits/test.tsv --selected-cols 0,4,2 \\
         --predictions results/test_predict.json --output sheet.png --limit 36
+
+    python dataset_tools/contact_sheet.py --tsv data/digits/refcoco_test.tsv --task refcoco --output boxes.png
 """
 
 from __future__ import annotations
 
 import argparse
-import base64
-import binascii
-import io
-import itertools
-import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from PIL import Image, ImageDraw, ImageFont, UnidentifiedImageError
-from tqdm import tqdm
-
-Item = tuple[Image.Image, str, str | None]  # picture, caption, reference (several joined with "&&") or None
+from contact_sheet_rows import TASKS, Item, items_from_files, items_from_table, read_predictions
+from PIL import Image, ImageDraw, ImageFont
 
 PAPER = (255, 255, 255)
 INK = (20, 20, 20)
@@ -88,76 +83,15 @@ def _wrap(font: ImageFont.FreeTypeFont | ImageFont.ImageFont, text: str, width: 
     return lines
 
 
-# -------------------------------------------------------------------------------- input
-
-
-def read_predictions(path: Path) -> list[tuple[str, str]]:
-    """(picture id or path, caption) pairs of a ``*_predict.json`` list or JSON lines; ValueError names a bad record."""
-    text = path.read_text(encoding="utf-8")
-    if text.lstrip().startswith("["):
-        records = list(enumerate(json.loads(text), start=1))
-    else:
-        records = [(row, json.loads(line)) for row, line in enumerate(text.splitlines(), start=1) if line.strip()]
-    pairs = []
-    for row, record in records:
-        key = record.get("image_id", record.get("image")) if isinstance(record, dict) else None
-        if key is None or not isinstance(record.get("caption"), str):
-            raise ValueError(f'{path}: record {row} needs "caption" and "image_id" or "image"')
-        pairs.append((str(key), record["caption"]))
-    return pairs
-
-
-def items_from_table(
-    tsv: Path, columns: Sequence[int], predictions: Sequence[tuple[str, str]] | None, limit: int
-) -> list[Item]:
-    """Pictures of a TSV in file order with predicted captions and references; without predictions the references."""
-    captions = None if predictions is None else dict(predictions)
-    id_column, image_column, text_column = columns
-    items: list[Item] = []
-    with tqdm(total=limit, desc="pictures", disable=None) as bar:
-        for row, cells in _table_rows(tsv, max(columns)):
-            if len(items) == limit:
-                break
-            caption = cells[text_column] if captions is None else captions.get(cells[id_column])
-            if caption is None:
-                continue
-            reference = None if captions is None else cells[text_column]
-            items.append((_decode(cells[image_column], f"{tsv}:row {row}"), caption, reference))
-            bar.update()
-    return items
-
-
-def _table_rows(tsv: Path, last: int) -> Iterator[tuple[int, list[str]]]:
-    with tsv.open(encoding="utf-8", newline="\n") as lines:
-        for row, line in enumerate(lines, start=1):
-            cells = line.rstrip("\r\n").split("\t")
-            if len(cells) <= last:
-                raise ValueError(f"{tsv}:row {row}: {len(cells)} columns, but column {last} (from 0) is needed")
-            yield row, cells
-
-
-def _decode(cell: str, where: str) -> Image.Image:
-    try:
-        data = base64.b64decode(cell.replace("-", "+").replace("_", "/"), validate=True)
-        with Image.open(io.BytesIO(data)) as picture:
-            return picture.convert("RGB")
-    except (binascii.Error, UnidentifiedImageError, OSError) as error:
-        raise ValueError(f"{where}: no picture in base64 ({error})") from error
-
-
-def items_from_files(predictions: Sequence[tuple[str, str]], folder: Path, limit: int) -> list[Item]:
-    """Pictures named by the predictions themselves; relative paths start at ``folder``."""
-    items: list[Item] = []
-    for name, caption in tqdm(itertools.islice(predictions, limit), desc="pictures", disable=None):
-        with Image.open(folder / name) as picture:
-            items.append((picture.convert("RGB"), caption, None))
-    return items
+# -------------------------------------------------------------------------------- command
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        description="Draw a grid of pictures with their captions as one PNG file; wrong captions are red.",
-        epilog="example: python dataset_tools/contact_sheet.py --tsv data/digits/test.tsv "
+        description="Draw a grid of pictures with their texts as one PNG file; wrong texts are red. Tasks: captions, "
+        "questions with their answers, expressions with their boxes (right: green, predicted: blue; wrong: IoU below "
+        "0.5), statements with their labels.",
+        epilog="example: python dataset_tools/contact_sheet.py --tsv data/digits/refcoco_test.tsv --task refcoco "
         "--predictions results/test_predict.json --output sheet.png",
     )
     parser.add_argument(
@@ -165,9 +99,11 @@ def _parser() -> argparse.ArgumentParser:
         type=Path,
         help="table with the pictures (base64) and references; without it the predictions name picture files",
     )
-    parser.add_argument("--selected-cols", default="0,4,2", help="columns of id, picture and caption (default: 0,4,2)")
+    parser.add_argument("--task", choices=list(TASKS), default="caption", help="kind of the rows (default: caption)")
+    usual = "; ".join(f"{name}: {task.names} ({task.selected_cols})" for name, task in TASKS.items())
+    parser.add_argument("--selected-cols", help=f"numbers of the columns, by default the task's: {usual}")
     parser.add_argument(
-        "--predictions", type=Path, help="*_predict.json or JSON lines; without it the captions of the table are drawn"
+        "--predictions", type=Path, help="*_predict.json or JSON lines; without it the texts of the table are drawn"
     )
     parser.add_argument(
         "--image-dir", type=Path, default=Path(), help="where relative picture paths of the predictions start"
@@ -184,15 +120,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if args.tsv is None and args.predictions is None:
         parser.error("give --tsv, --predictions or both")
-    columns = [int(column) for column in args.selected_cols.split(",") if column.isdigit()]
-    if len(columns) != 3:
-        parser.error("--selected-cols needs three column numbers: id, picture, caption")
+    if args.tsv is None and args.task != "caption":
+        parser.error(f"--task {args.task} needs --tsv")
+    task = TASKS[args.task]
+    columns = [int(column) for column in (args.selected_cols or task.selected_cols).split(",") if column.isdigit()]
+    if len(columns) != task.names.count(",") + 1:
+        parser.error(f"--selected-cols needs the column numbers of: {task.names}")
     if min(args.limit, args.columns, args.cell) < 1:
         parser.error("--limit, --columns and --cell must be at least 1")
     try:
-        predictions = None if args.predictions is None else read_predictions(args.predictions)
+        predictions = None if args.predictions is None else read_predictions(args.predictions, args.task)
         if args.tsv is not None:
-            items = items_from_table(args.tsv, columns, predictions, args.limit)
+            items = items_from_table(args.tsv, columns, predictions, args.limit, args.task)
         else:
             items = items_from_files(predictions or [], args.image_dir, args.limit)
         contact_sheet(items, args.columns, args.cell).save(args.output, "PNG")

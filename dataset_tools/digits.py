@@ -1,4 +1,4 @@
-"""Build the quickstart data: pictures of scanned handwritten digits with captions, rows as in the real data sets.
+"""Build the quickstart data: pictures of scanned handwritten digits with texts, rows as in the real data sets.
 
 Nothing is downloaded: the scans come with scikit-learn. The same flags and library versions give byte-identical files.
 
@@ -6,23 +6,28 @@ Nothing is downloaded: the scans come with scikit-learn. The same flags and libr
 
 writes train_1.tsv ... (as many as --epoch-files says), val.tsv, test.tsv, digits.model (sentencepiece), manifest.json
 and README.txt.
+
+    python dataset_tools/digits.py --output data/digits --tasks caption,vqa_gen,refcoco,snli_ve
+
+writes beside them, from the same pictures, vqa_*.tsv with answers.json and answers.txt, refcoco_*.tsv and snli_*.tsv.
 """
 
 from __future__ import annotations
 
 import argparse
-import base64
 import io
 import json
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
-from digits_scenes import NAMES, Scene, SceneMaker, load_source
+from digits_language import Setting
+from digits_rows import ROW_KINDS
+from digits_scenes import MAX_ROWS, Scene, SceneMaker, load_source
 from digits_vocabulary import train_sentencepiece
 from PIL import Image
 from tqdm import tqdm
@@ -30,17 +35,6 @@ from tqdm import tqdm
 # Streams number the output files: 1, 2, ... for the training files, these two for the others.
 EVAL_STREAMS = {"val": 900, "test": 901}
 MAX_EPOCH_FILES = min(EVAL_STREAMS.values()) - 1
-
-
-def caption_row(scene: Scene) -> list[str]:
-    """Columns id, image id, caption, objects, image: read with ``--selected-cols 0,4,2``."""
-    objects = "&&".join(NAMES[digit.label] for digit in scene.digits)
-    return [str(scene.number), scene.name, scene.caption, objects, base64.b64encode(scene.picture).decode("ascii")]
-
-
-# A writer returns the rows that one scene gives for its task. To add a task: one function and one line here.
-RowWriter = Callable[[Scene], list[list[str]]]
-ROW_WRITERS: dict[str, RowWriter] = {"caption": lambda scene: [caption_row(scene)]}
 
 
 @dataclass(frozen=True)
@@ -58,6 +52,7 @@ class BuildPlan:
     max_digits: int = 3
     file_format: str = "jpeg"
     seed: int = 7
+    vocabulary: Path | None = None
 
     def files(self) -> list[tuple[str, str, int, int]]:
         """(file stem, split, stream, scenes) of every file; each training file has scenes of its own."""
@@ -70,8 +65,8 @@ class BuildPlan:
 
 
 def file_name(task: str, stem: str) -> str:
-    """``train_1.tsv`` for captions, ``<task>_train_1.tsv`` for every other task."""
-    return f"{stem}.tsv" if task == "caption" else f"{task}_{stem}.tsv"
+    """``train_1.tsv`` for captions, ``vqa_train_1.tsv`` and the like for other tasks."""
+    return f"{ROW_KINDS[task].prefix}{stem}.tsv"
 
 
 # -------------------------------------------------------------------------------- building
@@ -111,40 +106,56 @@ def _build_into(folder: Path, plan: BuildPlan) -> dict[str, object]:
     maker = SceneMaker(load_source(plan.seed), plan.seed, plan.canvas, plan.max_digits, plan.file_format)
     counts: dict[str, int] = {}
     captions: list[str] = []
+    texts: list[str] = []
     easy = {f"train_{k}" for k in range(1, plan.easy_files + 1)}
     for stem, split, stream, scenes in plan.files():
         its_maker = replace(maker, max_digits=1) if stem in easy else maker
+        counts |= {file_name(task, stem): scenes for task in plan.tasks}
         for scene, rows in _write_file(folder, plan, its_maker, stem, split, stream, scenes):
-            for task in plan.tasks:
-                counts[file_name(task, stem)] = counts.get(file_name(task, stem), 0) + rows[task]
             if stem == f"train_{plan.epoch_files}":
                 captions.append(scene.caption)
-            if split == "test" and scene.number % 1_000_000 < plan.pictures:
+                texts += _texts(rows)
+            if split == "test" and scene.row < plan.pictures:
                 _save_picture(folder / "pictures", scene)
-    (folder / "digits.model").write_bytes(train_sentencepiece(captions))
+    (folder / "digits.model").write_bytes(_vocabulary(plan, captions, texts))
     manifest = _manifest(plan, maker, counts)
     (folder / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
-    (folder / "README.txt").write_text(_readme(manifest), encoding="utf-8")
+    (folder / "README.txt").write_text(_readme(manifest, plan.tasks), encoding="utf-8")
+    for task in plan.tasks:
+        for name, text in ROW_KINDS[task].extra_files.items():
+            (folder / name).write_text(text, encoding="utf-8", newline="\n")
     return manifest
 
 
 def _write_file(
     folder: Path, plan: BuildPlan, maker: SceneMaker, stem: str, split: str, stream: int, scenes: int
-) -> Iterable[tuple[Scene, dict[str, int]]]:
-    """Write the files of all tasks for one stem; yields every scene with the number of its rows per task."""
+) -> Iterable[tuple[Scene, dict[str, list[str]]]]:
+    """Write the files of all tasks for one stem, a row a scene; yields every scene with its row for each task."""
+    setting = Setting(plan.seed, maker.max_digits)
     handles: dict[str, BinaryIO] = {task: (folder / file_name(task, stem)).open("wb") for task in plan.tasks}
     try:
-        for row in tqdm(range(scenes), desc=stem, unit="scene", disable=None):
-            scene = maker.make(split, stream, row)
-            written = {}
-            for task, handle in handles.items():
-                rows = ROW_WRITERS[task](scene)
-                handle.writelines("\t".join(cells).encode("utf-8") + b"\n" for cells in rows)
-                written[task] = len(rows)
-            yield scene, written
+        for number in tqdm(range(scenes), desc=stem, unit="scene", disable=None):
+            scene = maker.make(split, stream, number)
+            rows = {task: ROW_KINDS[task].write(scene, setting) for task in plan.tasks}
+            for task, cells in rows.items():
+                handles[task].write("\t".join(cells).encode("utf-8") + b"\n")
+            yield scene, rows
     finally:
         for handle in handles.values():
             handle.close()
+
+
+def _texts(rows: dict[str, list[str]]) -> list[str]:
+    """The texts of a scene's rows that are not captions."""
+    columns = ((cells, ROW_KINDS[task].text_column) for task, cells in rows.items())
+    return [cells[column] for cells, column in columns if column is not None]
+
+
+def _vocabulary(plan: BuildPlan, captions: list[str], texts: list[str]) -> bytes:
+    if plan.vocabulary is not None:
+        return plan.vocabulary.read_bytes()
+    words = dict.fromkeys(word for task in plan.tasks for word in ROW_KINDS[task].words())
+    return train_sentencepiece(captions, texts, tuple(words))
 
 
 def _save_picture(folder: Path, scene: Scene) -> None:
@@ -175,7 +186,7 @@ def _manifest(plan: BuildPlan, maker: SceneMaker, rows: dict[str, int]) -> dict[
     }
 
 
-def _readme(manifest: dict[str, object]) -> str:
+def _readme(manifest: dict[str, object], tasks: Sequence[str]) -> str:
     rows = manifest["rows"]
     assert isinstance(rows, dict)
     lines = [
@@ -183,7 +194,11 @@ def _readme(manifest: dict[str, object]) -> str:
         "",
         *(f"{name}: {count} rows" for name, count in rows.items()),
         "",
-        "Columns of the caption rows: id, image id, caption, objects, image (base64); read with --selected-cols 0,4,2.",
+        *(
+            f"Columns of the {task} rows: {kind.columns}; read with --selected-cols {kind.selected_cols}."
+            for task, kind in ROW_KINDS.items()
+            if task in tasks
+        ),
         "No scanned digit of val.tsv or test.tsv is in a training file. Every training file has scenes of its own.",
         "digits.model: sentencepiece model for --bpe sentencepiece.",
         "The scans: E. Alpaydin and C. Kaynak, Optical Recognition of Handwritten Digits,",
@@ -198,17 +213,23 @@ def _readme(manifest: dict[str, object]) -> str:
 def _parser() -> argparse.ArgumentParser:
     plan = BuildPlan()
     parser = argparse.ArgumentParser(
-        description="Build the quickstart data: pictures of handwritten digits with captions.",
-        epilog="example: python dataset_tools/digits.py --output data/digits --epoch-files 4 --pictures 40",
+        description="Build the quickstart data: pictures of handwritten digits with captions, questions and answers, "
+        "referring expressions with boxes, and statements that they entail, contradict or leave open.",
+        epilog="example: python dataset_tools/digits.py --output data/digits --epoch-files 4 "
+        "--tasks caption,vqa_gen,refcoco,snli_ve",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument("--output", type=Path, required=True, help="folder to make")
     parser.add_argument(
-        "--tasks", default=",".join(plan.tasks), help=f"comma-separated; known: {','.join(ROW_WRITERS)}"
+        "--tasks",
+        default=",".join(plan.tasks),
+        help=f"comma-separated, a file of rows for each, all from the same pictures; known: {','.join(ROW_KINDS)}",
     )
-    parser.add_argument("--train-rows", type=int, default=plan.train_rows, help="scenes in each training file")
-    parser.add_argument("--val-rows", type=int, default=plan.val_rows, help="scenes in val.tsv")
-    parser.add_argument("--test-rows", type=int, default=plan.test_rows, help="scenes in test.tsv")
+    parser.add_argument(
+        "--train-rows", type=int, default=plan.train_rows, help="rows of each task (and scenes) in each training file"
+    )
+    parser.add_argument("--val-rows", type=int, default=plan.val_rows, help="the same for validation")
+    parser.add_argument("--test-rows", type=int, default=plan.test_rows, help="the same for the test")
     parser.add_argument(
         "--epoch-files",
         type=int,
@@ -242,19 +263,29 @@ def _parser() -> argparse.ArgumentParser:
         help="encoding of the pictures in the rows",
     )
     parser.add_argument("--seed", type=int, default=plan.seed, help="same seed, same bytes")
+    parser.add_argument(
+        "--vocabulary",
+        type=Path,
+        metavar="FILE",
+        help="copy this sentencepiece model instead of training one: that of a checkpoint to start from",
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier build")
     return parser
 
 
 def _plan(args: argparse.Namespace, parser: argparse.ArgumentParser) -> BuildPlan:
     tasks = tuple(args.tasks.split(","))
-    if unknown := [task for task in tasks if task not in ROW_WRITERS]:
-        parser.error(f"unknown task {unknown[0]!r}; known: {', '.join(ROW_WRITERS)}")
+    if unknown := [task for task in tasks if task not in ROW_KINDS]:
+        parser.error(f"unknown task {unknown[0]!r}; known: {', '.join(ROW_KINDS)}")
+    if len(set(tasks)) != len(tasks):
+        parser.error("--tasks names a task twice")
+    if args.vocabulary is not None and not args.vocabulary.is_file():
+        parser.error(f"--vocabulary {args.vocabulary} does not exist")
     if (
         min(args.train_rows, args.val_rows, args.test_rows) < 1
-        or max(args.train_rows, args.val_rows, args.test_rows) > 999_999
+        or max(args.train_rows, args.val_rows, args.test_rows) >= MAX_ROWS
     ):
-        parser.error("the numbers of rows must be between 1 and 999999")
+        parser.error(f"the numbers of rows must be between 1 and {MAX_ROWS - 1}")
     if not 1 <= args.epoch_files <= MAX_EPOCH_FILES:
         parser.error(f"--epoch-files must be between 1 and {MAX_EPOCH_FILES}")
     if not 0 <= args.easy_files < args.epoch_files:

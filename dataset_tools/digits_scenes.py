@@ -8,6 +8,7 @@ questions, referring expressions or codes can be added without drawing anew. All
 
 from __future__ import annotations
 
+import base64
 import io
 import itertools
 from dataclasses import dataclass, field
@@ -25,6 +26,7 @@ HELD_OUT_PER_CLASS = {"val": 15, "test": 30}  # source scans of each digit class
 MARGIN = 0.1
 GAP = 1  # pixels between neighbouring tiles and to the border
 ATTEMPTS = 1000
+MAX_ROWS = 1_000_000  # scenes in one stream; a scene's number is stream * MAX_ROWS + row
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,16 @@ class Scene:
     layout: str
     digits: tuple[Digit, ...]
     picture: bytes = field(repr=False)  # the encoded PNG or JPEG file
+
+    @property
+    def stream(self) -> int:
+        """Number of the file that the scene belongs to."""
+        return self.number // MAX_ROWS
+
+    @property
+    def row(self) -> int:
+        """Place of the scene in its file, from 0."""
+        return self.number % MAX_ROWS
 
     @property
     def caption(self) -> str:
@@ -243,6 +255,11 @@ def encode_picture(picture: Image.Image, file_format: str) -> bytes:
     return buffer.getvalue()
 
 
+def encoded_picture(scene: Scene) -> str:
+    """The picture as a cell of a row: base64 of its file."""
+    return base64.b64encode(scene.picture).decode("ascii")
+
+
 # -------------------------------------------------------------------------------- scenes
 
 
@@ -264,7 +281,7 @@ class SceneMaker:
         corners, boxes = _place(rng, name, masks, self.canvas)
         picture = encode_picture(_draw(rng, masks, corners, self.canvas), self.file_format)
         placed = tuple(Digit(label, source, box) for (label, source), box in zip(digits, boxes, strict=True))
-        number = stream * 1_000_000 + row
+        number = stream * MAX_ROWS + row
         return Scene(number, f"digits_{split}_{number}", split, self.canvas, name, placed, picture)
 
     def _draw_layout(self, rng: np.random.Generator) -> str:

@@ -1,9 +1,9 @@
-"""The quickstart vocabulary: a small sentencepiece model that covers captions and the prompts of all tasks."""
+"""The quickstart vocabulary: a small sentencepiece model of captions, the prompts of all tasks, and their texts."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from digits_scenes import NAMES
 
@@ -36,20 +36,25 @@ dark light black white red green blue yellow image video audio picture text
 WORDS = (*NAMES, *OTHER_WORDS.split())
 REQUIRED_CHARACTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789?!.,:;'\"-()/&"
 VOCABULARY_SIZE = 350
+PIECES_A_WORD = 4  # a word is merged over several pieces, of which it shares some with other words
 
 
-def train_sentencepiece(captions: Iterable[str]) -> bytes:
-    """The bytes of a BPE model in which every word of captions and prompts is one piece; characters cover the rest."""
+def train_sentencepiece(captions: Iterable[str], texts: Sequence[str] = (), words: Sequence[str] = ()) -> bytes:
+    """The bytes of a BPE model in which every word of captions and prompts is one piece; characters cover the rest.
+
+    ``texts`` and ``words`` come from the rows of other tasks; every word of ``words`` becomes one piece, too. Without
+    them the model is that of the captions alone.
+    """
     import sentencepiece
 
     # Words that captions never use are repeated so that BPE merges them whole before it runs out of pairs.
-    sentences = [*captions, *(PROMPTS * 20), *(WORDS * 20)]
+    sentences = [*captions, *texts, *(PROMPTS * 20), *(WORDS * 20), *(tuple(words) * 20)]
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(sentences),
         model_writer=model,
         model_type="bpe",
-        vocab_size=VOCABULARY_SIZE,
+        vocab_size=VOCABULARY_SIZE + PIECES_A_WORD * len(words),
         hard_vocab_limit=False,
         character_coverage=1.0,
         required_chars=REQUIRED_CHARACTERS,

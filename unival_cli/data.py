@@ -12,7 +12,15 @@ from .data_schemas import SCHEMAS
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the subcommands of ``unival data``."""
     commands = parser.add_subparsers(dest="data_command", metavar="COMMAND", required=True)
-    for add in (_add_index, _add_validate, _add_shuffle, _add_pack, _add_cider_df, _add_convert_df):
+    for add in (
+        _add_index,
+        _add_validate,
+        _add_shuffle,
+        _add_pack,
+        _add_cider_df,
+        _add_convert_df,
+        _add_convert_answers,
+    ):
         add(commands)
 
 
@@ -82,13 +90,21 @@ columns in the order of --selected-cols:
 {columns}
 
 example:
-  unival data validate data/train_1.tsv --task caption --selected-cols 0,4,2 --workers 4""",
+  unival data validate data/train_1.tsv --task caption --selected-cols 0,4,2 --workers 4
+  unival data validate data/vqa_val.tsv --task vqa_gen --answers data/answers.json""",
     )
     parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help="TSV files")
     parser.add_argument(
         "--task", choices=sorted(SCHEMAS), default="caption", help="what the rows are for (default: caption)"
     )
     _add_columns(parser)
+    parser.add_argument(
+        "--answers",
+        type=Path,
+        default=None,
+        metavar="FILE",
+        help="answer set (JSON list or object, or a text file with an answer a line): other answers are reported",
+    )
     parser.add_argument("--read-from-img-path", action="store_true", help="the picture column holds a path, not base64")
     parser.add_argument("--image-dir", type=Path, default=None, metavar="DIR", help="folder of the paths")
     parser.add_argument("--workers", type=int, default=1, metavar="N", help="processes (default: 1)")
@@ -177,5 +193,21 @@ example:
   unival data convert-df coco-train-words.p coco-train-words.json""",
     )
     parser.add_argument("input", type=Path, metavar="IN.p", help="pickle of the reference implementation")
+    parser.add_argument("output", type=Path, metavar="OUT.json", help="file to write")
+    _add_overwrite(parser)
+
+
+def _add_convert_answers(commands: argparse._SubParsersAction) -> None:
+    parser = _add(
+        commands,
+        "convert-answers",
+        "data_answers:run_convert_answers",
+        "turn a pickled set of answers (trainval_ans2label.pkl) into JSON",
+        """The pickle is read without running any code that it may hold. The order of the answers stays as it is.
+
+example:
+  unival data convert-answers trainval_ans2label.pkl answers.json""",
+    )
+    parser.add_argument("input", type=Path, metavar="IN.pkl", help="pickle of the reference implementation")
     parser.add_argument("output", type=Path, metavar="OUT.json", help="file to write")
     _add_overwrite(parser)

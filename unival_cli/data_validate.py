@@ -10,10 +10,11 @@ from array import array
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
+from .data_cells import BadCell, CellChecker, Report
 from .data_schemas import SCHEMAS, Schema
 from .files import progress
 
@@ -25,47 +26,13 @@ if TYPE_CHECKING:
 CHUNK = 128  # rows that a process checks before it reports
 
 
-class BadCell(NamedTuple):
-    """Rows count from 1, columns from 0 as in ``--selected-cols``; column None = the row as a whole."""
-
-    row: int
-    column: int | None
-    reason: str
-
-    def line(self, path: Path) -> str:
-        """``file:row:column: reason``."""
-        place = f"{path}:{self.row}" if self.column is None else f"{path}:{self.row}:{self.column}"
-        return f"{place}: {self.reason}"
-
-
-@dataclass
-class Report:
-    """What a range of rows holds. ``id_hashes`` has one 64-bit number a row, so that millions of ids fit in memory."""
-
-    rows: int = 0
-    bad: list[BadCell] = field(default_factory=list)
-    id_hashes: array[int] = field(default_factory=lambda: array("Q"))
-    words: Counter[int] = field(default_factory=Counter)
-    captions: Counter[int] = field(default_factory=Counter)
-    widths: Counter[int] = field(default_factory=Counter)
-    heights: Counter[int] = field(default_factory=Counter)
-
-    def add(self, other: Report) -> None:
-        """Take over the counts of the rows that follow; the bad rows are left to the caller, who prints them."""
-        self.rows += other.rows
-        self.id_hashes.extend(other.id_hashes)
-        for name in ("words", "captions", "widths", "heights"):
-            getattr(self, name).update(getattr(other, name))
-
-
 @dataclass(frozen=True)
 class RowChecker:
     """Checks the rows of one table; goes to the worker processes, so it holds nothing but small values."""
 
     table: TsvTable
     schema: Schema
-    image_dir: Path | None
-    from_path: bool
+    cells: CellChecker
 
     def check_range(self, rows: range) -> Report:
         """Check these rows (numbers from 0)."""
@@ -77,58 +44,43 @@ class RowChecker:
     def _check_row(self, row: int, report: Report) -> None:
         from unival_plugin.errors import DataError
 
-        report.id_hashes.append(_hash(f"row {row}, no usable id"))
+        report.key_hashes.append(_hash(f"row {row}, no usable key"))
         try:
             cells = [self.table.cell_bytes(row, k) for k in range(len(self.schema.columns))]
         except DataError as error:
             report.bad.append(BadCell(row + 1, None, str(error).removeprefix(self.table.where(row)).lstrip()))
             return
+        texts: dict[int, str] = {}
+        size = None
         for k, cell in enumerate(cells):
-            reason = self._fault(row, k, cell, report)
-            if reason is not None:
+            try:
+                texts[k] = self._text(k, cell)
+                if self.schema.columns[k][1] == "image":
+                    size = self.cells.image(texts[k], self.table.where(row, k), report)
+                elif reason := self.cells.fault(*self.schema.columns[k], texts[k], size, report):
+                    raise DataError(reason)
+            except DataError as error:
+                reason = str(error).removeprefix(self.table.where(row, k)).lstrip(": ")
                 report.bad.append(BadCell(row + 1, self.table.columns[k], reason))
+        if all(k in texts for k in self.schema.key):
+            report.key_hashes[-1] = _hash("\t".join(["key", *(texts[k] for k in self.schema.key)]))
 
-    def _fault(self, row: int, k: int, cell: bytes, report: Report) -> str | None:
-        """What is wrong with selected cell ``k``, or None."""
+    def _text(self, k: int, cell: bytes) -> str:
+        """Text of selected cell ``k``. Raises DataError if it is no text, or empty where it must not be."""
         from unival_plugin.errors import DataError
 
         name, kind = self.schema.columns[k]
-        where = self.table.where(row, k)
         try:
             text = cell.decode("utf-8")
-            if not text.strip():
-                return f"{name} is empty"
-            if kind == "id":
-                report.id_hashes[-1] = _hash(f"id {text}")
-            elif kind == "image":
-                self._check_image(text, where, report)
-            else:
-                return _check_captions(text, report)
         except UnicodeDecodeError as error:
-            return f"{name} is not UTF-8 (byte {error.start} of the cell)"
-        except DataError as error:
-            return str(error).removeprefix(where).lstrip(": ")
-        return None
-
-    def _check_image(self, cell: str, where: str, report: Report) -> None:
-        from unival_plugin.data.image import read_cell_image
-
-        picture = read_cell_image(cell, where, self.image_dir, self.from_path)
-        report.widths[picture.width] += 1
-        report.heights[picture.height] += 1
+            raise DataError(f"{name} is not UTF-8 (byte {error.start} of the cell)") from error
+        if kind != "any" and not text.strip():
+            raise DataError(f"{name} is empty")
+        return text
 
 
 def _hash(text: str) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode("utf-8"), digest_size=8).digest(), "little")
-
-
-def _check_captions(text: str, report: Report) -> str | None:
-    captions = text.split("&&")
-    if not all(caption.strip() for caption in captions):
-        return "one of the captions between && is empty"
-    report.captions[len(captions)] += 1
-    report.words.update(len(caption.split()) for caption in captions)
-    return None
 
 
 # -------------------------------------------------------------------------------- command
@@ -146,7 +98,23 @@ def run_validate(args: argparse.Namespace) -> int:
         raise ConfigError("--workers and --limit must be at least 1")
     if args.read_from_img_path and args.image_dir is None:
         raise ConfigError("--read-from-img-path needs --image-dir, the folder in which the paths start")
-    return int(any([_validate_file(path, schema, columns, args) for path in args.files]))
+    answers = _answers(args)
+    return int(any([_validate_file(path, schema, columns, answers, args) for path in args.files]))
+
+
+def _answers(args: argparse.Namespace) -> frozenset[str] | None:
+    """The answer set that --answers names."""
+    from unival_plugin.errors import ConfigError
+
+    if args.answers is None:
+        return None
+    if not SCHEMAS[args.task].has("answers"):
+        raise ConfigError(f"--answers is for tasks with answers, not for {args.task}: leave it out")
+    if not args.answers.is_file():
+        raise ConfigError(f"--answers {args.answers} does not exist: name a JSON or text file of answers")
+    from unival_plugin.data.answers import read_answers
+
+    return frozenset(read_answers(args.answers))
 
 
 def parse_columns(text: str) -> tuple[int, ...]:
@@ -158,7 +126,9 @@ def parse_columns(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in text.split(","))
 
 
-def _validate_file(path: Path, schema: Schema, columns: tuple[int, ...], args: argparse.Namespace) -> bool:
+def _validate_file(
+    path: Path, schema: Schema, columns: tuple[int, ...], answers: frozenset[str] | None, args: argparse.Namespace
+) -> bool:
     """Check one file, print its bad rows and statistics; whether there were bad rows."""
     from unival_plugin.data.tsv import TsvTable
     from unival_plugin.errors import DataError
@@ -166,7 +136,7 @@ def _validate_file(path: Path, schema: Schema, columns: tuple[int, ...], args: a
     table = TsvTable(path, columns)
     if len(table) == 0:
         raise DataError(f"{path} is empty")
-    checker = RowChecker(table, schema, args.image_dir, args.read_from_img_path)
+    checker = RowChecker(table, schema, CellChecker(args.image_dir, args.read_from_img_path, answers))
     total = len(table) if args.limit is None else min(args.limit, len(table))
     whole = Report()
     bad_rows: set[int] = set()
@@ -175,7 +145,7 @@ def _validate_file(path: Path, schema: Schema, columns: tuple[int, ...], args: a
         for report in progress(mapped(checker.check_range, chunks), len(chunks), path.name, f"x{CHUNK} rows"):
             bad_rows.update(_print_bad(path, report.bad))
             whole.add(report)
-    bad_rows.update(_print_bad(path, _repeated_ids(table, whole.id_hashes)))
+    bad_rows.update(_print_bad(path, _repeated_keys(table, schema, whole.key_hashes)))
     for line in statistics(path, whole, len(bad_rows)):
         print(line)
     return bool(bad_rows)
@@ -199,20 +169,23 @@ def _print_bad(path: Path, bad: list[BadCell]) -> Iterator[int]:
         yield cell.row
 
 
-def _repeated_ids(table: TsvTable, hashes: array[int]) -> list[BadCell]:
-    """Every row whose id an earlier row has. Equal hashes only point to candidates; the ids themselves decide."""
+def _repeated_keys(table: TsvTable, schema: Schema, hashes: array[int]) -> list[BadCell]:
+    """Every row whose key an earlier row has. Equal hashes only point to candidates; the keys themselves decide."""
     import numpy as np
 
     values = np.frombuffer(hashes, dtype=np.uint64)
     order = np.argsort(values, kind="stable")
     same = values[order[1:]] == values[order[:-1]]
-    first_rows: dict[str, int] = {}
+    others = "".join(f" with the same {schema.columns[k][0]}" for k in schema.key[1:])
+    first_rows: dict[tuple[str, ...], int] = {}
     bad = []
     for row in sorted({*order[1:][same].tolist(), *order[:-1][same].tolist()}):
-        text = table.cell(row, 0)
-        if text in first_rows:
-            bad.append(BadCell(row + 1, table.columns[0], f"id {text!r} is also in row {first_rows[text] + 1}"))
-        first_rows.setdefault(text, row)
+        key = tuple(table.cell(row, k) for k in schema.key)
+        if key in first_rows:
+            bad.append(
+                BadCell(row + 1, table.columns[0], f"id {key[0]!r}{others} is also in row {first_rows[key] + 1}")
+            )
+        first_rows.setdefault(key, row)
     return bad
 
 
@@ -222,13 +195,20 @@ def _repeated_ids(table: TsvTable, hashes: array[int]) -> list[BadCell]:
 def statistics(path: Path, report: Report, bad_rows: int) -> list[str]:
     """The lines printed after the check of a file."""
     lines = [f"{path}: {report.rows} rows checked, {bad_rows} bad"]
-    if report.captions:
-        lines.append(f"  captions a row:  {_spread(report.captions)}")
-        lines.append(f"  words a caption: {_spread(report.words)}")
-    if report.widths:
-        lines.append(f"  picture width:   {_spread(report.widths)}")
-        lines.append(f"  picture height:  {_spread(report.heights)}")
+    names = sorted(report.spreads, key=lambda name: name.startswith("picture"))  # texts first
+    width = max(map(len, names), default=0) + 1
+    lines += [f"  {name + ':':<{width}} {_spread(report.spreads[name])}" for name in names]
+    for name, counts in report.tallies.items():
+        if counts:
+            lines.append(f"  {name}: {_most_common(counts)}")
     return lines
+
+
+def _most_common(counts: Counter[str], shown: int = 10) -> str:
+    """``yes 3, no 2``: the most frequent ones, alphabetically where equal."""
+    order = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    rest = f" and {len(order) - shown} more" if len(order) > shown else ""
+    return ", ".join(f"{text} {count}" for text, count in order[:shown]) + rest
 
 
 def _spread(counts: Counter[int]) -> str:

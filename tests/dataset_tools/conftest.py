@@ -3,4 +3,15 @@
 import sys
 from pathlib import Path
 
+import pytest
+
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "dataset_tools"))
+
+
+@pytest.fixture(scope="session")
+def many_scenes():
+    """1,500 training scenes of one file."""
+    from digits_scenes import SceneMaker, load_source
+
+    maker = SceneMaker(load_source(seed=7), seed=7)
+    return [maker.make("train", 1, row) for row in range(1500)]

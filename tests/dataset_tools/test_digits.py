@@ -220,7 +220,7 @@ def test_overwrite_replaces_an_earlier_build_only(tmp_path):
 
 
 def test_a_failed_build_leaves_nothing_behind(tmp_path, monkeypatch):
-    def fail(captions):
+    def fail(*texts):
         raise OSError("disk full")
 
     monkeypatch.setattr(digits, "train_sentencepiece", fail)
