@@ -18,6 +18,7 @@ from fairseq.registry import REGISTRIES
 
 import unival_plugin  # noqa: F401  registers tasks, models and criterions
 from unival_cli.main import COMMANDS, build_parser
+from unival_plugin.compat import commands
 from unival_plugin.unival.model.config import SCRIPT_FLAGS, from_preset
 from unival_plugin.unival.model.network import UnIVALNetwork
 from unival_plugin.unival.model.registration import UnIVALModelConfig
@@ -119,10 +120,10 @@ def fields_of(dataclass: type) -> set[str]:
 
 
 def registered_flags() -> set[str]:
-    """Flags of our task and of whatever criterion, optimizer and schedule may be chosen."""
+    """Flags of our tasks and of whatever criterion, optimizer and schedule may be chosen."""
     from fairseq.tasks import TASK_DATACLASS_REGISTRY
 
-    chosen = [TASK_DATACLASS_REGISTRY["caption"]]
+    chosen = [dataclass for name, dataclass in TASK_DATACLASS_REGISTRY.items() if commands.is_ours(name)]
     for registry in REGISTRIES.values():
         chosen += registry["dataclass_registry"].values()
     return set().union(*(fields_of(dataclass) for dataclass in chosen if dataclass is not None))
