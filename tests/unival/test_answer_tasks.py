@@ -207,7 +207,7 @@ class TestMistakes:
         with pytest.raises(ConfigError, match="unival data convert-answers"):
             read_answers(Path("trainval_ans2label.pkl"))
 
-    @pytest.mark.parametrize("content", ["{}", "[]", "[1]", "{", '"x"'])
+    @pytest.mark.parametrize("content", ["{}", "[]", "[1]", "{", '"x"', '["a", "b", "a"]'])
     def test_files_without_answers(self, tmp_path: Path, content: str) -> None:
         (tmp_path / "x.json").write_text(content)
         with pytest.raises(ConfigError, match=r"x\.json: "):
