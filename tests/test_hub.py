@@ -9,40 +9,27 @@ from typing import Any
 
 import pytest
 import torch
-from omegaconf import OmegaConf
+from made_models import COLOURS, bin_range, make_checkpoint
 from PIL import Image
 
 from unival_cli.main import main
 from unival_plugin.errors import CheckpointError, ConfigError, DataError
 from unival_plugin.hub import Predictor, from_pretrained
-from unival_plugin.unival.model.registration import UnIVALModel, UnIVALModelConfig
-from unival_plugin.unival.tasks.caption import CaptionConfig, CaptionTask
-
-SIZES = {
-    "encoder_embed_dim": 16, "encoder_ffn_embed_dim": 16, "encoder_attention_heads": 2, "decoder_attention_heads": 2,
-    "encoder_layers": 1, "decoder_layers": 1,
-}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def checkpoint(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An untrained model in a file of fairseq's layout."""
-    folder = tmp_path_factory.mktemp("model")
-    shutil.copy(digits / "digits.model", folder)
-    task_cfg = OmegaConf.structured(
-        CaptionConfig(
-            data="gone.tsv", bpe="sentencepiece", sentencepiece_model=str(folder / "digits.model"), code_dict_size=4,
-            num_bins=4, patch_image_size=32, eval_args='{"beam": 2, "max_len_b": 6}',
-        )
-    )  # fmt: skip
-    OmegaConf.set_struct(task_cfg, False)
-    task_cfg._name = "caption"
-    model_cfg = OmegaConf.structured(UnIVALModelConfig(_name="unival_tiny", **SIZES))
-    torch.manual_seed(0)
-    model = UnIVALModel.build_model(model_cfg, CaptionTask.setup_task(task_cfg))
-    cfg = {"task": OmegaConf.to_container(task_cfg, enum_to_str=True), "model": OmegaConf.to_container(model_cfg)}
-    torch.save({"cfg": cfg, "args": None, "model": model.state_dict()}, folder / "checkpoint.pt")
-    return folder / "checkpoint.pt"
+    """An untrained captioner in a file of fairseq's layout."""
+    return make_checkpoint(digits, tmp_path_factory.mktemp("model"), "caption")
+
+
+@pytest.fixture(scope="module")
+def made(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Untrained models of the tasks with texts; the one for boxes gives nothing but boxes."""
+    folder = tmp_path_factory.mktemp("models")
+    paths = {task: make_checkpoint(digits, folder, task) for task in ("vqa_gen", "snli_ve", "refcoco")}
+    make_checkpoint(digits, folder, "refcoco", constraint_range=bin_range(paths["refcoco"]))
+    return paths
 
 
 @pytest.fixture(scope="module")
@@ -100,6 +87,78 @@ def test_files_that_are_no_checkpoints_are_refused(tmp_path: Path) -> None:
     torch.save({"model": {"w": torch.ones(1)}}, tmp_path / "weights.pt")
     with pytest.raises(CheckpointError, match="no configuration"):
         from_pretrained(tmp_path / "weights.pt")
+
+
+class TestTexts:
+    def test_answers_come_from_the_set(self, made: dict[str, Path], pictures: list[Path]) -> None:
+        predictor = from_pretrained(made["vqa_gen"], "cpu")
+        answers = predictor.answer(pictures, "what colour is it?")
+        assert len(answers) == len(pictures) and set(answers) <= set(COLOURS)
+        assert answers[:2] == predictor.answer(pictures[:2], ["What colour is it?", "what colour is it"])
+
+    def test_statements_are_judged(self, made: dict[str, Path], pictures: list[Path]) -> None:
+        assert set(from_pretrained(made["snli_ve"], "cpu").answer(pictures, "a red 7")) <= {"yes", "no", "maybe"}
+
+    def test_a_context_is_told_to_a_model_that_was_trained_so(
+        self, made: dict[str, Path], pictures: list[Path]
+    ) -> None:
+        predictor = from_pretrained(made["snli_ve"], "cpu")
+        [without] = predictor.stream(pictures[:1], "a red 7")
+        [told] = predictor.stream(pictures[:1], "a red 7", contexts="red 7 and blue 3")
+        assert told.score != without.score
+
+    def test_boxes_are_in_pixels_of_the_picture(self, made: dict[str, Path], pictures: list[Path]) -> None:
+        predictor = from_pretrained(made["refcoco"], "cpu")
+        image = Image.open(pictures[0]).convert("RGB").resize((32, 32), Image.Resampling.NEAREST)
+        small, wide = predictor.ground([image, image.resize((96, 32), Image.Resampling.NEAREST)], "the red 7")
+        assert len(small) == 4 and any(small)
+        steps = torch.tensor(wide) / torch.tensor([3 * 64 / 15, 64 / 15, 3 * 64 / 15, 64 / 15])
+        torch.testing.assert_close(steps, steps.round(), atol=1e-4, rtol=0)
+
+    def test_no_box_is_an_error_of_the_row(self, digits: Path, tmp_path: Path, pictures: list[Path]) -> None:
+        predictor = from_pretrained(make_checkpoint(digits, tmp_path, "refcoco", constraint_range="4,6"), "cpu")
+        [prediction] = predictor.stream(pictures[:1], "the red 7")
+        assert "no answer in the form of the task" in prediction.error and prediction.box is None
+
+    def test_n_best_begin_with_the_answer_and_differ(self, made: dict[str, Path], pictures: list[Path]) -> None:
+        for task in ("vqa_gen", "snli_ve", "refcoco"):
+            predictor = from_pretrained(made[task], "cpu")
+            for found in predictor.stream(pictures[:2], "what is red", n_best=3):
+                first = found.n_best[0]
+                assert (first.text, first.box, first.score) == (found.text, found.box, found.score)
+                assert len({(each.text, each.box) for each in found.n_best}) == 3
+                assert [each.score for each in found.n_best] == sorted((e.score for e in found.n_best), reverse=True)
+        with pytest.raises(ConfigError, match="larger beam"):
+            predictor.stream(pictures, "what is red", n_best=4)
+
+    def test_batches_and_workers_change_nothing(self, made: dict[str, Path], pictures: list[Path]) -> None:
+        texts = [f"what colour is the {number}" for number in range(len(pictures))]
+        predictor = from_pretrained(made["vqa_gen"], "cpu")
+        alone = [(each.index, each.text) for each in predictor.stream(pictures, texts, batch_size=1)]
+        assert [(each.index, each.text) for each in predictor.stream(pictures, texts, 3, workers=1)] == alone
+
+    @pytest.mark.parametrize("task", ["vqa_gen", "snli_ve", "refcoco"])
+    def test_an_empty_text_is_an_error_of_its_row(self, made: dict[str, Path], pictures: list[Path], task: str) -> None:
+        found = list(from_pretrained(made[task], "cpu").stream(pictures[:2], ["", "red"]))
+        assert "is empty" in found[0].error and pictures[0].name in found[0].error
+        assert not found[1].error
+
+    def test_texts_are_needed_one_for_each(self, made: dict[str, Path], pictures: list[Path]) -> None:
+        predictor = from_pretrained(made["vqa_gen"], "cpu")
+        with pytest.raises(ConfigError, match="needs a text"):
+            predictor.stream(pictures)
+        with pytest.raises(ConfigError, match="2 texts for 1 pictures"):
+            predictor.answer(pictures[:1], ["a", "b"])
+        with pytest.raises(ConfigError, match=r"loaded for task vqa_gen.* for refcoco"):
+            predictor.ground(pictures, "red")
+
+    def test_another_tasks_file_needs_answers(self, checkpoint: Path, pictures: list[Path], tmp_path: Path) -> None:
+        with pytest.raises(ConfigError, match="holds no answers.*--prompt-type.*--ans2label-file"):
+            from_pretrained(checkpoint, "cpu", task="vqa_gen")
+        (tmp_path / "answers.txt").write_text("one\ntwo\n")
+        options = {"prompt_type": "none", "ans2label_file": str(tmp_path / "answers.txt")}
+        predictor = from_pretrained(checkpoint, "cpu", task="vqa_gen", **options)
+        assert set(predictor.answer(pictures, "how many?")) <= {"one", "two"}
 
 
 class TestCommand:

@@ -14,7 +14,7 @@ DISTRIBUTION = "unival-plugin"
 # Subcommand -> (module with ``add_arguments(parser)`` and ``run(args) -> int``, help line). The module is imported only
 # when its subcommand is asked for, and must not import torch, fairseq or numpy before ``run``.
 COMMANDS = {
-    "predict": ("unival_cli.predict", "answer for pictures: captions with a trained checkpoint"),
+    "predict": ("unival_cli.predict", "answer for pictures with a trained checkpoint: captions, answers, boxes"),
     "inspect": ("unival_cli.inspect", "show what a checkpoint holds, without executing anything in it"),
     "convert": ("unival_cli.convert", "rewrite a checkpoint: .pt or .safetensors, averaged weights, fewer bits"),
     "data": ("unival_cli.data", "index, validate, shuffle and pack data files"),

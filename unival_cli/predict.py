@@ -5,142 +5,249 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, Optional, TextIO
 
-SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
-TASKS = ("caption",)
+from .predict_rows import SUFFIXES, Row, expand, prepare, rows_of_file, unanswered
+
+ALIASES = {"vqa": "vqa_gen"}
+TASKS = ("caption", "vqa", "vqa_gen", "refcoco", "snli_ve")
+FLAGS = ("beam", "max_len_b", "no_repeat_ngram_size", "lenpen")
+ANSWER_OPTIONS = ("prompt_type", "ans2label_file", "val_inference_type")
+OVERRIDES = ("bpe_dir", "sentencepiece_model", *ANSWER_OPTIONS)
+SETTINGS = ("prompt_type", "val_inference_type", "noconstraints", "add_object", "add_caption", "max_image_size")
+BOX_COLOUR = (30, 90, 255)
+LINES_A_SIDE = 150
+"""How many widths of a box's line make the picture's longer side."""
+HASH_DIGITS = 8
 EPILOG = """examples:
   unival predict --task caption --path checkpoint_best.pt dog.jpg
   unival predict --task caption --path checkpoint_best.pt photos/ --output captions.jsonl --workers 2
+  unival predict --task vqa --path vqa.pt --text "what colour is the dog?" dog.jpg
+  unival predict --task vqa --path vqa.pt --input questions.csv --output answers.jsonl
+  unival predict --task snli_ve --path snli_ve.pt --text "a dog is asleep" dog.jpg
+  unival predict --task refcoco --path refcoco.pt --text "the left dog" --draw drawn/ dog.jpg
+  unival predict --task vqa --path caption.pt --prompt-type prev_output --ans2label-file answers.json \\
+      --text "is it raining?" photos/
 
-A folder stands for all pictures below it; a pattern in quotes ('photos/*.jpg') is expanded here. With --output, the
-same command continues where an interrupted one stopped. A picture that cannot be read gets a line with "error", and
-the exit status is then 1."""
+The tasks: caption describes; vqa answers a question; snli_ve says whether a picture implies a statement (yes, no,
+maybe); refcoco finds what an expression means and gives a box x0, y0, x1, y1 in pixels of the picture.
+
+A folder stands for all pictures below it; a pattern in quotes ('photos/*.jpg') is expanded here. Rows of --input FILE
+have "image" (a path relative to FILE) and "text"; "context" is for models trained with --add-object or --add-caption:
+  questions.jsonl: {"image": "dog.jpg", "text": "what is it?"}
+  questions.csv:   image,text
+                   dog.jpg,what is it?
+
+A line of the answer has "image", "text" and "caption", "answer" or "box", and "score" (a log-probability). With
+--output, the same command continues where an interrupted one stopped. A row that cannot be used gets a line with
+"error", and the exit status is then 1."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of ``unival predict``."""
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = EPILOG
-    parser.add_argument("pictures", nargs="+", metavar="PICTURE|FOLDER|GLOB", help="what to answer for")
+    parser.add_argument("pictures", nargs="*", metavar="PICTURE|FOLDER|GLOB", help="what to answer for")
+    parser.add_argument("--text", help="question, statement or expression for all these pictures")
+    parser.add_argument(
+        "--input", type=Path, metavar="FILE", help="pictures and texts in a .jsonl or .csv file instead"
+    )
     parser.add_argument("--task", choices=TASKS, default="caption", help="what to answer (default: caption)")
     parser.add_argument("--path", required=True, metavar="CKPT", help="checkpoint (.pt or .safetensors)")
     parser.add_argument("--ema", action="store_true", help="use the checkpoint's averaged weights")
     parser.add_argument("--output", type=Path, metavar="FILE", help="write JSON lines to FILE (default: print them)")
     parser.add_argument("--overwrite", action="store_true", help="begin FILE anew instead of continuing it")
+    parser.add_argument(
+        "--draw", type=Path, metavar="FOLDER", help="also write the pictures with their boxes (refcoco)"
+    )
+    parser.add_argument("--n-best", type=int, default=1, metavar="K", help="tell the K best answers, at most the beam")
     parser.add_argument("--batch-size", type=int, default=16, help="pictures a batch (default: 16)")
     parser.add_argument("--workers", type=int, default=0, help="processes that decode pictures (default: 0)")
     parser.add_argument("--device", help="cpu, cuda, cuda:1 … (default: the GPU if there is one)")
-    parser.add_argument(
-        "--beam", type=int, help="hypotheses of beam search (default: as in the checkpoint's validation)"
+    search = parser.add_argument_group("search (default: as in the checkpoint's validation)")
+    search.add_argument("--beam", type=int, help="hypotheses of beam search")
+    search.add_argument("--max-len-b", type=int, help="longest answer in tokens")
+    search.add_argument("--no-repeat-ngram-size", type=int, help="no n-gram of this size twice in an answer")
+    search.add_argument("--lenpen", type=float, help="length penalty: > 1 favours long answers")
+    stored = parser.add_argument_group("in place of what the checkpoint says")
+    stored.add_argument("--bpe-dir", metavar="DIR", help="folder of the GPT-2 BPE files, if it has moved")
+    stored.add_argument("--sentencepiece-model", metavar="FILE", help="sentencepiece model, if it has moved")
+    stored.add_argument("--ans2label-file", metavar="FILE", help="the possible answers: JSON, or an answer a line")
+    stored.add_argument(
+        "--prompt-type",
+        choices=("none", "src", "prev_output"),
+        help="what the decoder begins with: start symbol, the text, or the text without end",
     )
-    parser.add_argument("--max-len-b", type=int, help="longest caption in tokens")
-    parser.add_argument("--no-repeat-ngram-size", type=int, help="no n-gram of this size twice in a caption")
-    parser.add_argument("--lenpen", type=float, help="length penalty: > 1 favours long captions")
-    parser.add_argument("--bpe-dir", metavar="DIR", help="folder of the GPT-2 BPE files, if it has moved")
-    parser.add_argument("--sentencepiece-model", metavar="FILE", help="sentencepiece model, if it has moved")
+    stored.add_argument(
+        "--val-inference-type", choices=("allcand", "beamsearch"), help="score every possible answer, or search"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
-    """Runs ``unival predict``; returns 1 if a picture could not be read, else 0."""
-    pictures = expand(args.pictures)
-    from unival_plugin.errors import ConfigError
+    """Runs ``unival predict``; returns 1 if a row could not be used, else 0."""
+    args.task = ALIASES.get(args.task, args.task)
+    rows = _rows(args)
+    drawing = None if args.draw is None else _Drawing(args.draw, rows)
     from unival_plugin.hub import from_pretrained
     from unival_plugin.unival.tasks.results import sha256
 
-    if not pictures:
-        raise ConfigError(
-            f"no pictures found in {' '.join(args.pictures)}; picture files end with {' '.join(sorted(SUFFIXES))}"
-        )
-    overrides = {name: getattr(args, name) for name in ("bpe_dir", "sentencepiece_model") if getattr(args, name)}
+    overrides = {name: getattr(args, name) for name in OVERRIDES if getattr(args, name)}
     predictor = from_pretrained(args.path, args.device, ema=args.ema, task=args.task, **overrides)
-    flags = {name: getattr(args, name) for name in ("beam", "max_len_b", "no_repeat_ngram_size", "lenpen")}
-    options = predictor.task.eval_options.with_flags(flags, "unival predict")
+    given = {name: getattr(args, name) for name in FLAGS if getattr(args, name) is not None}
     how = {
         "task": args.task,
         "checkpoint": {"path": str(args.path), "sha256": sha256(Path(args.path)), "ema": args.ema},
-        "prompt": predictor.task.prompt,
-        "picture_size": predictor.task.cfg.patch_image_size,
-        "generation": options.as_dict(),
+        **_settings(predictor.task),
+        "generation": predictor.task.query_options().with_flags(given, "unival predict").as_dict(),
+        "n_best": args.n_best,
     }
     if args.output is None:
-        return _write(predictor, pictures, args, flags, sys.stdout)
-    done = _prepare(args.output, how, args.overwrite)
+        return _write(predictor, rows, args, given, drawing, sys.stdout)
+    left = unanswered(rows, prepare(args.output, how, args.overwrite))
     with args.output.open("a", encoding="utf-8") as file:
-        return _write(predictor, [picture for picture in pictures if str(picture) not in done], args, flags, file)
+        return _write(predictor, left, args, given, drawing, file)
 
 
-def expand(patterns: list[str]) -> list[Path]:
-    """Pictures that files, folders and patterns stand for, each once, in order.
+def _rows(args: argparse.Namespace) -> list[Row]:
+    """What to answer.
 
-    A name that matches nothing is kept, so that its line tells about it.
+    Raises:
+        ConfigError: nothing, or arguments that do not go together.
     """
-    import glob
+    from unival_plugin.errors import ConfigError
 
-    found: dict[Path, None] = {}
-    for pattern in patterns:
-        path = Path(pattern)
-        if path.is_dir():
-            matches = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
-        elif path.exists() or not glob.has_magic(pattern):
-            matches = [path]
-        else:
-            matches = sorted(Path(match) for match in glob.glob(pattern, recursive=True))  # noqa: PTH207
-        found.update(dict.fromkeys(matches))
-    return list(found)
+    if bool(args.pictures) == (args.input is not None):
+        raise ConfigError("give either pictures or --input FILE")
+    if args.draw is not None and args.task != "refcoco":
+        raise ConfigError("--draw is for --task refcoco: other tasks give no boxes")
+    useless = [name for name in ANSWER_OPTIONS if getattr(args, name)]
+    if useless and args.task in ("caption", "refcoco"):
+        raise ConfigError(
+            f"--{useless[0].replace('_', '-')} is for vqa and snli_ve: other tasks have no set of answers"
+        )
+    if args.input is not None:
+        if args.text is not None:
+            raise ConfigError("--text is for pictures named on the command line; --input FILE has its own texts")
+        return rows_of_file(args.input)
+    if (args.text is None) != (args.task == "caption"):
+        raise ConfigError(
+            "--task caption takes no --text: choose another task"
+            if args.text is not None
+            else f'--task {args.task} needs a text for the pictures: --text "…", or --input FILE with a text a row'
+        )
+    rows = [Row(str(picture), picture, args.text or "") for picture in expand(args.pictures)]
+    if not rows:
+        raise ConfigError(
+            f"no pictures found in {' '.join(args.pictures)}; picture files end with {' '.join(sorted(SUFFIXES))}"
+        )
+    return rows
 
 
-def _write(predictor: Any, pictures: list[Path], args: argparse.Namespace, flags: dict[str, Any], file: TextIO) -> int:
+def _settings(task: Any) -> dict[str, Any]:
+    """What besides the search decides about answers."""
+    from hashlib import sha256
+
+    known: dict[str, Any] = {name: task.cfg[name] for name in SETTINGS if name in task.cfg}
+    if hasattr(task, "prompt"):
+        known["prompt"] = task.prompt
+    if hasattr(task, "answers"):
+        known["answers"] = sha256(json.dumps(task.answers.answers).encode()).hexdigest()
+    return {**known, "picture_size": task.cfg.patch_image_size}
+
+
+def _write(
+    predictor: Any,
+    rows: list[Row],
+    args: argparse.Namespace,
+    flags: dict[str, Any],
+    drawing: Optional[_Drawing],
+    file: TextIO,
+) -> int:
     from .files import progress
 
-    given = {name: value for name, value in flags.items() if value is not None}
     failed = 0
-    stream = predictor.stream(pictures, args.batch_size, workers=args.workers, **given)
-    for prediction in progress(stream, len(pictures), args.task, "picture"):
-        line: dict[str, Any] = {"image": str(pictures[prediction.index])}
-        if prediction.error:
+    for row, found in progress(_answered(predictor, rows, args, flags), len(rows), args.task, "picture"):
+        line = row.line()
+        if isinstance(found, str):
             failed += 1
-            line["error"] = prediction.error
+            line["error"] = found
         else:
-            line.update(caption=prediction.text, score=round(prediction.score, 4))
+            line |= _shown(found, args.task)
+            if args.n_best > 1:
+                line["n_best"] = [_shown(answer, args.task) for answer in found.n_best]
+            if drawing is not None:
+                line["drawn"] = str(drawing.draw(row, found.box))
         print(json.dumps(line, ensure_ascii=False), file=file, flush=True)
     if failed:
-        print(f"unival predict: {failed} of {len(pictures)} pictures could not be read", file=sys.stderr)
+        what = "pictures could not be read" if args.task == "caption" else "rows could not be answered"
+        print(f"unival predict: {failed} of {len(rows)} {what}", file=sys.stderr)
     return 1 if failed else 0
 
 
-def _prepare(output: Path, how: dict[str, Any], overwrite: bool) -> set[str]:
-    """Pictures that ``output`` already answers; cuts off a line that an interruption left unfinished.
+def _answered(
+    predictor: Any, rows: list[Row], args: argparse.Namespace, flags: dict[str, Any]
+) -> Iterator[tuple[Row, Any]]:
+    """Every row with its prediction, or with the reason why there is none."""
+    good = [row for row in rows if not row.error]
+    stream = predictor.stream(
+        [row.path for row in good],
+        [row.text for row in good],
+        args.batch_size,
+        args.workers,
+        args.n_best,
+        [row.context for row in good],
+        **flags,
+    )
+    for row in rows:
+        if row.error:
+            yield row, row.error
+        else:
+            prediction = next(stream)
+            yield row, prediction.error or prediction
+
+
+def _shown(answer: Any, task: str) -> dict[str, Any]:
+    score = round(answer.score, 4)
+    if answer.box is not None:
+        return {"box": [round(number, 2) for number in answer.box], "score": score}
+    return {"caption" if task == "caption" else "answer": answer.text, "score": score}
+
+
+class _Drawing:
+    """Writes copies of pictures with a box, named after the picture, with a number that stands for picture and text.
 
     Raises:
-        ConfigError: the file was made with another checkpoint or other options.
+        ConfigError: a copy would take the place of a picture that is to be answered for.
     """
-    from unival_plugin.errors import ConfigError
-    from unival_plugin.unival.tasks.results import write_json
 
-    meta = output.with_name(f"{output.name}.meta.json")
-    if overwrite:
-        output.unlink(missing_ok=True)
-    elif output.exists():
-        if not meta.exists() or json.loads(meta.read_text(encoding="utf-8")) != how:
-            raise ConfigError(
-                f"{output}: was made with another checkpoint or other options; choose another name or add --overwrite"
-            )
-        return _finished(output)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    write_json(meta, how)
-    return set()
+    def __init__(self, folder: Path, rows: list[Row]) -> None:
+        from unival_plugin.errors import ConfigError
 
+        self.folder = folder
+        taken = {row.path.resolve() for row in rows} & {self._target(row).resolve() for row in rows}
+        if taken:
+            raise ConfigError(f"--draw {folder}: would overwrite {min(taken)}; choose another folder")
+        folder.mkdir(parents=True, exist_ok=True)
 
-def _finished(output: Path) -> set[str]:
-    kept, done = 0, set()
-    with output.open("rb") as file:
-        for line in file:
-            if not line.endswith(b"\n"):
-                break
-            kept += len(line)
-            done.add(str(json.loads(line)["image"]))
-    with output.open("rb+") as file:
-        file.truncate(kept)
-    return done
+    def _target(self, row: Row) -> Path:
+        from hashlib import sha256
+
+        number = sha256(json.dumps([str(row.path), row.text]).encode()).hexdigest()[:HASH_DIGITS]
+        return self.folder / f"{row.path.stem}_{number}.png"
+
+    def draw(self, row: Row, box: tuple[float, float, float, float]) -> Path:
+        """The file written, a PNG."""
+        from PIL import ImageDraw
+
+        from unival_plugin.data.image import decode_image
+
+        image = decode_image(row.path.read_bytes(), str(row.path))
+        width, height = image.size
+        x0, x1 = sorted(min(max(x, 0), width - 1) for x in (box[0], box[2]))
+        y0, y1 = sorted(min(max(y, 0), height - 1) for y in (box[1], box[3]))
+        line_width = max(1, round(max(width, height) / LINES_A_SIDE))
+        ImageDraw.Draw(image).rectangle((x0, y0, x1, y1), outline=BOX_COLOUR, width=line_width)
+        image.save(self._target(row))
+        return self._target(row)

@@ -1,11 +1,11 @@
-"""Trained models for direct use: ``from_pretrained(path).caption(["dog.jpg"])``."""
+"""Trained models for direct use: ``from_pretrained(path).caption(["dog.jpg"])``, ``.answer``, ``.ground``."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Union
+from typing import Any, Optional, Union
 
 import numpy as np
 import torch
@@ -16,23 +16,42 @@ from torch.utils.data import DataLoader, Dataset
 from .compat.averages import with_average_as_model
 from .data.dataset import BadRow
 from .data.image import decode_image
-from .data.samples import Example, Sample, SampleEncoder, collate
+from .data.samples import Query, Sample, SampleEncoder, collate
 from .errors import CheckpointError, ConfigError, DataError
-from .generation.generator import SequenceGenerator
+from .generation.generator import Hypothesis, SequenceGenerator
+from .unival.tasks.answering import AnsweringTask
 from .unival.tasks.caption import CaptionTask
+from .unival.tasks.refcoco import RefcocoTask
+from .unival.tasks.scored import ScoredTask
+from .unival.tasks.vqa_gen import VqaGenConfig
 
 Picture = Union[str, Path, bytes, Image.Image]
-TEXT_FILES = ("sentencepiece_model", "bpe_dir")
+Texts = Union[str, Sequence[str]]
+Box = tuple[float, float, float, float]
+TASKS = ("caption", "vqa_gen", "refcoco", "snli_ve")
+TEXT_FILES = ("sentencepiece_model", "bpe_dir", "ans2label_file")
 
 
 @dataclass
-class Prediction:
-    """Answer for one picture: ``text`` and its ``score`` (mean log-probability of a token), or why there is none."""
+class Answer:
+    """One hypothesis: ``text``, or ``box`` (x0, y0, x1, y1 in pixels of the picture), with its ``score``.
 
-    index: int
+    The score is a log-probability: the mean of a token's, or that of the whole answer where all answers are scored
+    (``val_inference_type="allcand"``) or scores are not normalised.
+    """
+
     text: str = ""
     score: float = float("nan")
+    box: Optional[Box] = None
+
+
+@dataclass
+class Prediction(Answer):
+    """The best answer for row ``index``, and the n best with it as first; or why there is none."""
+
+    index: int = -1
     error: str = ""
+    n_best: list[Answer] = field(default_factory=list)
 
 
 def from_pretrained(
@@ -44,13 +63,13 @@ def from_pretrained(
         path: a checkpoint of ``fairseq-train``, a released file, or what `unival convert` has made of them.
         device: default: the GPU if there is one, else the CPU.
         ema: use the averaged weights of a file that was trained with ``--store-ema``.
-        overrides: options of the task or model to replace, e.g. ``bpe_dir="bpe"``, and ``task="caption"`` for a file
-            that was trained for another task. Text files that the checkpoint names but that are gone are also looked
-            for beside the checkpoint.
+        overrides: options of the task or model to replace, e.g. ``bpe_dir="bpe"``, and ``task="vqa_gen"`` (with
+            ``prompt_type="prev_output", ans2label_file="answers.json"``) for a file that was trained for another task.
+            Text files that the checkpoint names but that are gone are also looked for beside the checkpoint.
 
     Raises:
         CheckpointError: the file is missing, damaged, unsafe, of another task, or holds no average.
-        ConfigError: a tokenizer file is missing.
+        ConfigError: a tokenizer or answer file is missing, or an option that the task needs.
     """
     path = Path(path)
     state = checkpoint_utils.load_checkpoint_to_cpu(str(path), overrides or None)
@@ -58,10 +77,15 @@ def from_pretrained(
         raise CheckpointError(f"{path}: holds weights but no configuration; use a file that fairseq-train has written")
     if ema:
         with_average_as_model(state, path)
-    _find_text_files(state["cfg"].get("task") or {}, path.parent)
+    task_cfg = state["cfg"].get("task") or {}
+    _find_text_files(task_cfg, path.parent)
+    _check_answer_options(task_cfg, overrides, path)
     models, cfg, task = checkpoint_utils.load_model_ensemble_and_task([str(path)], overrides or None, state=state)
-    if not isinstance(task, CaptionTask):
-        raise CheckpointError(f"{path}: trained for task {cfg.task._name}, which cannot be used here; caption can")
+    if not isinstance(task, ScoredTask):
+        raise CheckpointError(
+            f"{path}: trained for task {cfg.task._name}, which cannot be used here; say for which task to use it: "
+            f"{', '.join(TASKS)}"
+        )
     target = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     return Predictor([model.to(target).eval() for model in models], task, target)
 
@@ -74,14 +98,31 @@ def _find_text_files(task_cfg: Any, folder: Path) -> None:
             task_cfg[name] = str(beside)
 
 
+def _check_answer_options(task_cfg: Any, given: dict[str, Any], path: Path) -> None:
+    """A file that was trained for another task knows no answers, and not what the decoder begins with."""
+    missing = []
+    if "prompt_type" in task_cfg and task_cfg["prompt_type"] is None:
+        missing.append("--prompt-type (UnIVAL's own files: prev_output)")
+    asks = task_cfg.get("_name") == "vqa_gen" and not task_cfg.get("noconstraints")
+    given_dict = "ans2label_dict" in given or task_cfg.get("ans2label_dict") != VqaGenConfig().ans2label_dict
+    # the default dict is for training commands; hardly anybody means a model that says nothing but yes and no
+    if asks and not task_cfg.get("ans2label_file") and not given_dict:
+        missing.append("--ans2label-file (the answers to choose from: JSON, or an answer a line)")
+    if missing:
+        raise ConfigError(
+            f"{path}: holds no answers for {task_cfg['_name']}, it was trained for another task or with defaults; give "
+            + " and ".join(missing)
+        )
+
+
 class Predictor:
     """A model with its task; made by :func:`from_pretrained`."""
 
-    def __init__(self, models: Sequence[Any], task: CaptionTask, device: torch.device) -> None:
+    def __init__(self, models: Sequence[Any], task: ScoredTask, device: torch.device) -> None:
         self.models, self.task, self.device = list(models), task, device
 
     def caption(self, pictures: Sequence[Picture], batch_size: int = 16, **generation: Any) -> list[str]:
-        """Captions of pictures, in order.
+        """Captions of pictures, in order; for task ``caption``.
 
         Args:
             pictures: paths, encoded bytes or PIL pictures.
@@ -91,73 +132,165 @@ class Predictor:
 
         Raises:
             DataError: a picture cannot be read.
-            ConfigError: a bad option.
+            ConfigError: a bad option, or a model loaded for another task.
         """
-        predictions = list(self.stream(pictures, batch_size, **generation))
-        for prediction in predictions:
-            if prediction.error:
-                raise DataError(prediction.error)
-        return [prediction.text for prediction in predictions]
+        self._expect(CaptionTask, "caption")
+        return [prediction.text for prediction in self._all(pictures, None, batch_size, generation)]
 
-    def stream(
-        self, pictures: Sequence[Picture], batch_size: int = 16, workers: int = 0, **generation: Any
-    ) -> Iterator[Prediction]:
-        """One :class:`Prediction` a picture, in order; a picture that cannot be read gives one with ``error``.
+    def answer(self, pictures: Sequence[Picture], texts: Texts, batch_size: int = 16, **generation: Any) -> list[str]:
+        """Answers to questions (task ``vqa_gen``) or yes, no, maybe for statements (task ``snli_ve``), in order.
 
         Args:
-            workers: processes that decode pictures.
             pictures, batch_size, generation: as in :meth:`caption`.
+            texts: one for each picture, or one for all.
+
+        Raises:
+            DataError, ConfigError: as :meth:`caption`; also an empty text.
+        """
+        self._expect(AnsweringTask, "vqa_gen or snli_ve")
+        return [prediction.text for prediction in self._all(pictures, texts, batch_size, generation)]
+
+    def ground(self, pictures: Sequence[Picture], texts: Texts, batch_size: int = 16, **generation: Any) -> list[Box]:
+        """Boxes (x0, y0, x1, y1 in pixels) of what expressions mean, in order; for task ``refcoco``.
+
+        Args, raises: as :meth:`answer`; also DataError when the model gave something that is no box.
+        """
+        self._expect(RefcocoTask, "refcoco")
+        found = self._all(pictures, texts, batch_size, generation)
+        return [prediction.box for prediction in found if prediction.box is not None]
+
+    def stream(
+        self,
+        pictures: Sequence[Picture],
+        texts: Texts | None = None,
+        batch_size: int = 16,
+        workers: int = 0,
+        n_best: int = 1,
+        contexts: Texts = "",
+        **generation: Any,
+    ) -> Iterator[Prediction]:
+        """One :class:`Prediction` a picture, in order; one with ``error`` for a row that cannot be used.
+
+        Args:
+            pictures, batch_size, generation: as in :meth:`caption`.
+            texts: as in :meth:`answer`; None for captions.
+            workers: processes that decode pictures.
+            n_best: answers a row, at most the beam size.
+            contexts: what else the encoder is told where the model was trained so: objects joined by ``&&``
+                (``--add-object``), the caption (``--add-caption``).
+
+        Raises:
+            ConfigError: a bad option, no texts for a task that needs them, or not as many as pictures.
         """
         if batch_size < 1:
             raise ConfigError(f"batch size {batch_size}: must be at least 1")
-        options = self.task.eval_options.with_flags(generation, "generation")
+        if texts is None and not isinstance(self.task, CaptionTask):
+            raise ConfigError(f"task {self.task.cfg._name} needs a text for every picture")
+        options = self.task.query_options().with_flags(generation, "generation")
+        if not 1 <= n_best <= options.beam_size:
+            raise ConfigError(f"{n_best} best answers: give 1 to {options.beam_size} (the beam), or a larger beam")
+        rows = _Rows(
+            pictures,
+            _each(texts or "", len(pictures), "texts"),
+            _each(contexts, len(pictures), "contexts"),
+            self.task.query_reader(),
+            self.task.sample_encoder(),
+        )
         generator = SequenceGenerator(self.models, self.task.target_dictionary, options)
-        dataset = _Pictures(pictures, self.task.sample_encoder(), self.task.prompt)
-        batches = DataLoader(dataset, batch_size=batch_size, num_workers=workers, collate_fn=list)
-        done = 0
+        return self._stream(generator, DataLoader(rows, batch_size, num_workers=workers, collate_fn=list), n_best)
+
+    def _stream(self, generator: SequenceGenerator, batches: DataLoader, n_best: int) -> Iterator[Prediction]:
+        index = 0
         for items in batches:
-            yield from self._answer(generator, items, done)
-            done += len(items)
+            good = [item for item in items if not isinstance(item, BadRow)]
+            answers = iter(self._answers(generator, good, n_best) if good else [])
+            for item in items:
+                yield Prediction(index=index, error=item) if isinstance(item, BadRow) else _best(index, next(answers))
+                index += 1
 
-    def _answer(self, generator: SequenceGenerator, items: list[Sample | BadRow], first: int) -> Iterator[Prediction]:
-        good = [item for item in items if not isinstance(item, BadRow)]
-        hypotheses: list[Any] = []
-        if good:
-            sample = collate(good, self.task.target_dictionary.pad())
-            sample["is_dummy"] = False
-            if self.device.type == "cuda":
-                sample = utils.move_to_cuda(sample, self.device)
-            hypotheses = self.task.inference_step(generator, self.models, sample)
-        captions = iter(zip(self.task.predictions(hypotheses), hypotheses, strict=True))
-        for index, item in enumerate(items, start=first):
-            if isinstance(item, BadRow):
-                yield Prediction(index, error=str(item))
-            else:
-                text, best = next(captions)
-                yield Prediction(index, text, float(best[0]["score"]))
+    def _answers(self, generator: SequenceGenerator, samples: list[Sample], n_best: int) -> list[list[Answer]]:
+        batch = collate(samples, self.task.target_dictionary.pad())
+        more = self.task.collate_more()
+        batch.update({**(more(samples) if more else {}), "is_dummy": False})
+        if self.device.type == "cuda":
+            batch = utils.move_to_cuda(batch, self.device)
+        hypotheses = self.task.inference_step(generator, self.models, batch)
+        answers: list[list[Answer]] = [[] for _ in hypotheses]
+        for place in range(n_best):
+            # where a search found fewer, the first stands in and is left out again
+            chosen = [found[place : place + 1] or found[:1] for found in hypotheses]
+            for row, prediction in enumerate(self.task.predictions(chosen, batch)):
+                if place < len(hypotheses[row]):
+                    answers[row].append(_answer(prediction, hypotheses[row][place]))
+        return answers
+
+    def _expect(self, kind: type[ScoredTask], names: str) -> None:
+        if not isinstance(self.task, kind):
+            raise ConfigError(
+                f"this model was loaded for task {self.task.cfg._name}: load it with from_pretrained(path, "
+                f"task=...) for {names}"
+            )
+
+    def _all(
+        self, pictures: Sequence[Picture], texts: Texts | None, batch_size: int, generation: dict[str, Any]
+    ) -> list[Prediction]:
+        predictions = list(self.stream(pictures, texts, batch_size, **generation))
+        for prediction in predictions:
+            if prediction.error:
+                raise DataError(prediction.error)
+        return predictions
 
 
-class _Pictures(Dataset):
-    """Pictures as samples without target."""
+def _answer(prediction: str | torch.Tensor, hypothesis: Hypothesis) -> Answer:
+    score = float(hypothesis["score"])
+    if isinstance(prediction, str):
+        return Answer(prediction, score)
+    x0, y0, x1, y1 = prediction.tolist()
+    return Answer("", score, (x0, y0, x1, y1))
 
-    def __init__(self, pictures: Sequence[Picture], encoder: SampleEncoder, prompt: str) -> None:
-        self.pictures, self.encoder, self.prompt = pictures, encoder, prompt
+
+def _best(index: int, answers: list[Answer]) -> Prediction:
+    # what is no box comes as one without size
+    if not answers or (answers[0].box is not None and not any(answers[0].box)):
+        return Prediction(index=index, error="the model gave no answer in the form of the task; was it trained for it?")
+    first = answers[0]
+    usable = [answer for answer in answers if answer.box is None or any(answer.box)]
+    return Prediction(first.text, first.score, first.box, index, n_best=usable)
+
+
+def _each(values: Texts, count: int, name: str) -> Sequence[str]:
+    if isinstance(values, str):
+        return [values] * count
+    if len(values) != count:
+        raise ConfigError(f"{len(values)} {name} for {count} pictures: give one for each, or a single one for all")
+    return values
+
+
+@dataclass
+class _Rows(Dataset):
+    """Pictures and texts as samples without target."""
+
+    pictures: Sequence[Picture]
+    texts: Sequence[str]
+    contexts: Sequence[str]
+    query: Query
+    encoder: SampleEncoder
 
     def __len__(self) -> int:
         return len(self.pictures)
 
     def __getitem__(self, index: int) -> Sample | BadRow:
+        picture = self.pictures[index]
+        where = str(picture) if isinstance(picture, (str, Path)) else f"picture {index}"
         try:
-            example = Example(str(index), self.prompt, "", self._open(index), where=str(index))
+            example = self.query(self._open(picture, where), self.texts[index], where, self.contexts[index])
             return self.encoder(example, np.random.default_rng)
         except DataError as error:
             return BadRow(error)
 
-    def _open(self, index: int) -> Image.Image:
-        picture = self.pictures[index]
+    def _open(self, picture: Picture, where: str) -> Image.Image:
         if isinstance(picture, Image.Image):
             return picture
-        where = f"picture {index}" if isinstance(picture, bytes) else str(picture)
         try:
             data = picture if isinstance(picture, bytes) else Path(picture).read_bytes()
         except OSError as error:

@@ -76,7 +76,8 @@ def parse_box(cell: str, where: str) -> Tensor:
 class BoxEncoder(SampleEncoder):
     """Examples whose target is a box: ``extras["region_coord"]`` in pixels of the original picture.
 
-    Adds to a sample ``w_resize_ratio`` and ``h_resize_ratio``, float32 scalars, and keeps ``region_coord``.
+    Adds to a sample ``w_resize_ratio`` and ``h_resize_ratio``, float32 scalars, and keeps ``region_coord``. An example
+    without that is one to predict for: it has no target.
 
     Args:
         base: how to encode everything else.
@@ -91,16 +92,14 @@ class BoxEncoder(SampleEncoder):
         """As the base; raises DataError as the base."""
         image = self.open(example)
         ratios = self.codec.ratios(image.size)
-        bins = self.codec.encode(example.extras["region_coord"], ratios).tolist()
+        box = example.extras.get("region_coord")
+        bins = [] if box is None else self.codec.encode(box, ratios).tolist()
         symbols = " ".join(f"<bin_{number}>" for number in bins)
         sample = super().__call__(replace(example, image=image, target=symbols, symbols=True), rng)
         return {**sample, "w_resize_ratio": ratios[0], "h_resize_ratio": ratios[1]}
 
 
 def collate_boxes(samples: Sequence[Any]) -> dict[str, Tensor]:
-    """``w_resize_ratios``, ``h_resize_ratios`` float32 (B,) and ``region_coords`` float32 (B, 4)."""
-    return {
-        "w_resize_ratios": torch.stack([sample["w_resize_ratio"] for sample in samples]),
-        "h_resize_ratios": torch.stack([sample["h_resize_ratio"] for sample in samples]),
-        "region_coords": torch.stack([sample["region_coord"] for sample in samples]),
-    }
+    """``w_resize_ratios``, ``h_resize_ratios`` float32 (B,) and, where known, ``region_coords`` float32 (B, 4)."""
+    names = ("w_resize_ratio", "h_resize_ratio", "region_coord")
+    return {f"{name}s": torch.stack([sample[name] for sample in samples]) for name in names if name in samples[0]}

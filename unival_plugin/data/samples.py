@@ -9,7 +9,7 @@ import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, Optional, Protocol, Union
 
 import numpy as np
 import torch
@@ -24,6 +24,8 @@ IMAGE_TYPE = 0
 
 Sample = dict[str, Any]
 Batch = dict[str, Any]
+Picture = Union[str, Image.Image]
+"""A cell (base64 or path), or the picture itself."""
 
 
 @dataclass
@@ -44,11 +46,18 @@ class Example:
     id: str
     source: str
     target: str
-    image: str | Image.Image
+    image: Picture
     where: str
     suffix: str = ""
     symbols: bool = False
     extras: dict[str, Any] = field(default_factory=dict)
+
+
+class Query(Protocol):
+    """From a picture, a text and what else is told to the encoder to an example without target."""
+
+    def __call__(self, image: Picture, text: str, where: str, context: str = "") -> Example:
+        """The example, whose id is ``where``; raises DataError where the text cannot be used."""
 
 
 @dataclass

@@ -7,10 +7,10 @@ from typing import Any, Optional
 from fairseq.tasks import register_task
 
 from ... import compat
-from ...data.dataset import Place, RowDataset, RowReader
-from ...data.samples import Example
+from ...data.dataset import Place, RowDataset
+from ...data.samples import Example, Picture, Query
 from ...data.text import strip_punctuation
-from ...errors import ConfigError
+from ...errors import ConfigError, DataError
 from ...generation.generator import Hypothesis
 from ...metrics.captions import SEPARATOR, CaptionMetric, split_references
 from ...metrics.cider import DocumentFrequency
@@ -53,6 +53,16 @@ class CaptionReader:
         caption = self._training(text) if self.max_words is not None else self._references(text)
         return Example(id=row_id, source=self.prompt, target=f" {caption}", image=image, where=place(1))
 
+    def query(self, image: Picture, text: str, where: str, context: str = "") -> Example:
+        """A picture to be described; there is no text or context: the prompt is the task's.
+
+        Raises:
+            DataError: a text.
+        """
+        if text:
+            raise DataError(f"{where}: the task caption takes no text; leave it out or choose another task")
+        return Example(where, self.prompt, "", image, where)
+
     def _training(self, text: str) -> str:
         return " ".join(strip_punctuation(text).split()[: self.max_words])
 
@@ -74,10 +84,14 @@ class CaptionTask(ScoredTask):
         self._evaluated: Optional[RowDataset] = None
         self._metric: Optional[CaptionMetric] = None
 
-    def row_reader(self, split: str) -> RowReader:
+    def row_reader(self, split: str) -> CaptionReader:
         """Training rows are cut to ``--max-tgt-length`` words, all others keep every reference."""
         words = self.cfg.max_tgt_length if split == "train" and not self.cfg.scst else None
         return CaptionReader(self.prompt, words)
+
+    def query_reader(self) -> Query:
+        """Pictures alone."""
+        return self.row_reader("test").query
 
     def load_dataset(self, split: str, combine: bool = False, task_cfg: Any = None, **kwargs: Any) -> None:
         """As the base; where captions will be scored also reads or counts the frequencies of n-grams in references."""

@@ -9,11 +9,12 @@ import torch
 from fairseq.tasks import register_task
 
 from ...data.boxes import COORDINATES, BoxCodec, BoxEncoder, collate_boxes, parse_box
-from ...data.dataset import Place, RowReader
-from ...data.samples import Batch, Example, Sample, SampleEncoder
+from ...data.dataset import Place
+from ...data.samples import Batch, Example, Picture, Query, Sample, SampleEncoder
 from ...data.text import pre_caption
 from ...errors import ConfigError, DataError
 from ...generation.generator import Hypothesis
+from ...generation.options import GenerationOptions
 from ...metrics.boxes import BoxMetric
 from .config import UnIVALTaskConfig, option
 from .scored import ScoredTask
@@ -46,11 +47,18 @@ class ExpressionReader:
 
     def __call__(self, cells: list[str], place: Place) -> Example:
         row_id, image, text, box = cells[:4]
+        source = self._source(text, place(2))
+        return Example(row_id, source, "", image, place(1), extras={"region_coord": parse_box(box, place(3))})
+
+    def query(self, image: Picture, text: str, where: str, context: str = "") -> Example:
+        """An expression to be found in a picture; there is no context."""
+        return Example(where, self._source(text, where), "", image, where)
+
+    def _source(self, text: str, where: str) -> str:
         expression = pre_caption(text, self.max_words)
         if not expression:
-            raise DataError(f"{place(2)}: the expression is empty; fill it in or delete the row")
-        source = f' which region does the text " {expression} " describe?'
-        return Example(row_id, source, "", image, place(1), extras={"region_coord": parse_box(box, place(3))})
+            raise DataError(f"{where}: the expression is empty; fill it in or delete the row")
+        return f' which region does the text " {expression} " describe?'
 
 
 @register_task("refcoco", dataclass=RefcocoConfig)
@@ -83,9 +91,18 @@ class RefcocoTask(ScoredTask):
         small, large = self.cfg.max_area_size is not None, self.cfg.min_area_size is not None
         return ["small"] * small + ["medium"] * (small and large) + ["large"] * large
 
-    def row_reader(self, split: str) -> RowReader:
+    def row_reader(self, split: str) -> ExpressionReader:
         """All splits alike."""
         return ExpressionReader(self.cfg.max_src_length)
+
+    def query_reader(self) -> Query:
+        """Expressions."""
+        return self.row_reader("test").query
+
+    def query_options(self) -> GenerationOptions:
+        """As in validation, but never fewer or more symbols than a box has."""
+        lengths = {"min_len": COORDINATES, "max_len_a": 0.0, "max_len_b": COORDINATES}
+        return super().query_options().with_flags(lengths, "boxes")
 
     def sample_encoder(self, training: bool = False) -> SampleEncoder:
         """Examples to tensors, with the box as the target."""

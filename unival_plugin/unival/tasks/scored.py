@@ -10,8 +10,9 @@ from fairseq.logging import metrics
 
 from ... import compat
 from ...data.dataset import RowDataset
+from ...data.samples import Query
 from ...generation.generator import Hypothesis, SequenceGenerator
-from ...generation.options import parse_eval_args
+from ...generation.options import GenerationOptions, parse_eval_args
 from .base import UnIVALTask
 from .results import ResultFile, sha256
 
@@ -68,21 +69,31 @@ class ScoredTask(UnIVALTask):
         """What ``--eval-print-samples`` logs of the first row of a batch."""
         return f"example hypothesis: {prediction} | references: {reference}"
 
+    # ---- prediction without data files
+
+    def query_reader(self) -> Query:
+        """How a picture and a text become an example without target."""
+        raise NotImplementedError
+
+    def query_options(self) -> GenerationOptions:
+        """How predictions are searched unless told otherwise: as in validation."""
+        return self._eval_search()
+
     # ---- validation
 
     def validation_metrics(self) -> set[str]:
         """The metrics, where validation answers rows."""
         return set(self.sums) if self.validates() else set()
 
+    def _eval_search(self) -> GenerationOptions:
+        return self.eval_options.with_flags({"constraint_range": self.cfg.constraint_range}, "--constraint-range")
+
     def evaluate(self, sample: Any, model: Any) -> dict[str, Any]:
         """Sums of the scores and the number of answers."""
         if not self.validates():
             return {}
         if self._generator is None:
-            options = self.eval_options.with_flags(
-                {"constraint_range": self.cfg.constraint_range}, "--constraint-range"
-            )
-            self._generator = SequenceGenerator([], self.target_dictionary, options)
+            self._generator = SequenceGenerator([], self.target_dictionary, self._eval_search())
         hypotheses = [] if sample["is_dummy"] else self.search(self._generator, [model], sample)
         predictions, references = self.predictions(hypotheses, sample), self.references(sample)
         if getattr(self.cfg, "eval_print_samples", False) and predictions:

@@ -5,8 +5,8 @@ from typing import Any, Optional
 
 from fairseq.tasks import register_task
 
-from ...data.dataset import Place, RowReader
-from ...data.samples import Example
+from ...data.dataset import Place
+from ...data.samples import Example, Picture, Query
 from ...data.text import pre_caption
 from ...errors import DataError
 from .answering import AnsweringConfig, AnsweringTask
@@ -36,13 +36,26 @@ class HypothesisReader:
         row_id, image, hypothesis, caption, label = cells[:5]
         if label not in ANSWERS:
             raise DataError(f"{place(4)}: {label[:40]!r} is no label; use {', '.join(ANSWERS)}")
-        statement = pre_caption(hypothesis, self.max_words)
-        source = f' does the image describe " {statement} "?'
-        if self.add_caption:
-            known = pre_caption(caption, self.max_words)
-            source = f' can image and text1 " {known} " imply text2 " {statement} "?'
         answer = ANSWERS[label]
+        source = self._source(hypothesis, caption)
         return Example(row_id, source, f" {answer}", image, place(1), extras={"ref_dict": {answer: 1.0}})
+
+    def query(self, image: Picture, text: str, where: str, context: str = "") -> Example:
+        """A statement to be judged; ``context`` is what is known of the picture.
+
+        Raises:
+            DataError: no statement.
+        """
+        if not pre_caption(text, self.max_words):
+            raise DataError(f"{where}: the hypothesis is empty; fill it in or delete the row")
+        return Example(where, self._source(text, context), "", image, where)
+
+    def _source(self, hypothesis: str, caption: str) -> str:
+        statement = pre_caption(hypothesis, self.max_words)
+        if not self.add_caption:
+            return f' does the image describe " {statement} "?'
+        known = pre_caption(caption, self.max_words)
+        return f' can image and text1 " {known} " imply text2 " {statement} "?'
 
 
 @register_task("snli_ve", dataclass=SnliVeConfig)
@@ -53,9 +66,13 @@ class SnliVeTask(AnsweringTask):
     sums = {"snli_score": ("_snli_score_sum", 4)}
     count = "_snli_cnt"
 
-    def row_reader(self, split: str) -> RowReader:
+    def row_reader(self, split: str) -> HypothesisReader:
         """All splits alike."""
         return HypothesisReader(self.cfg.max_src_length, self.cfg.add_caption)
+
+    def query_reader(self) -> Query:
+        """Statements, with a caption of the picture as context."""
+        return self.row_reader("test").query
 
     def result(self, row_id: str, prediction: str) -> dict[str, Any]:
         """The id and the answer."""

@@ -8,8 +8,8 @@ import torch
 from fairseq.tasks import register_task
 
 from ...data.answers import SEPARATOR, parse_references
-from ...data.dataset import Place, RowReader
-from ...data.samples import Example
+from ...data.dataset import Place
+from ...data.samples import Example, Picture, Query
 from ...data.text import pre_question
 from ...errors import DataError
 from ...metrics.vqa import soft_score
@@ -39,23 +39,32 @@ class QuestionReader:
 
     def __call__(self, cells: list[str], place: Place) -> Example:
         row_id, image, text, answers, objects = cells[:5]
-        question = pre_question(text, self.max_words)
-        if not question:
-            raise DataError(f"{place(2)}: the question is empty; fill it in or delete the row")
         references = parse_references(answers, place(3))
         best = max(references, key=lambda answer: references[answer])
         confidence = torch.tensor([references[best]], dtype=torch.float32)
         return Example(
             id=row_id,
-            source=f" {question}" + ("" if question.endswith("?") else "?"),
+            source=self._source(text, place(2)),
             target=f" {best}",
             image=image,
             where=place(1),
-            suffix=self._objects(objects) if self.add_object else "",
+            suffix=self._objects(objects),
             extras={"ref_dict": references, "conf": confidence},
         )
 
+    def query(self, image: Picture, text: str, where: str, context: str = "") -> Example:
+        """A question to be answered; ``context`` are the objects."""
+        return Example(where, self._source(text, where), "", image, where, suffix=self._objects(context))
+
+    def _source(self, text: str, where: str) -> str:
+        question = pre_question(text, self.max_words)
+        if not question:
+            raise DataError(f"{where}: the question is empty; fill it in or delete the row")
+        return f" {question}" + ("" if question.endswith("?") else "?")
+
     def _objects(self, cell: str) -> str:
+        if not self.add_object:
+            return ""
         return " object: " + " ".join(cell.strip().split(SEPARATOR)[: self.max_objects])
 
 
@@ -71,9 +80,13 @@ class VqaGenTask(AnsweringTask):
         super().__init__(cfg, text)
         self.eval_options = self.eval_options.with_flags({"zero_shot": cfg.zero_shot}, "--zero-shot")
 
-    def row_reader(self, split: str) -> RowReader:
+    def row_reader(self, split: str) -> QuestionReader:
         """All splits alike."""
         return QuestionReader(self.cfg.max_src_length, self.cfg.max_object_length, self.cfg.add_object)
+
+    def query_reader(self) -> Query:
+        """Questions, with objects as context."""
+        return self.row_reader("test").query
 
     def constrained(self) -> bool:
         """Unless ``--noconstraints``."""

@@ -1,0 +1,164 @@
+"""What `unival predict` answers: pictures and texts from the command line or a file, and what is answered already."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
+CELLS = ("image", "text", "context")
+
+Key = tuple[str, str, str]
+
+
+@dataclass(frozen=True)
+class Row:
+    """A picture with its text.
+
+    Attributes:
+        image: the picture's name as the user gave it; repeated in the output.
+        path: where it is.
+        text, context: empty where there is none.
+        error: why the row cannot be used.
+    """
+
+    image: str
+    path: Path
+    text: str = ""
+    context: str = ""
+    error: str = ""
+
+    @property
+    def key(self) -> Key:
+        """What an answer in the output belongs to."""
+        return self.image, self.text, self.context
+
+    def line(self) -> dict[str, Any]:
+        """The beginning of the row's line in the output."""
+        return {name: value for name, value in zip(CELLS, self.key, strict=True) if value or name == "image"}
+
+
+def expand(patterns: list[str]) -> list[Path]:
+    """Pictures that files, folders and patterns stand for, each once, in order.
+
+    A name that matches nothing is kept, so that its line tells about it.
+    """
+    import glob
+
+    found: dict[Path, None] = {}
+    for pattern in patterns:
+        path = Path(pattern)
+        if path.is_dir():
+            matches = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+        elif path.exists() or not glob.has_magic(pattern):
+            matches = [path]
+        else:
+            matches = sorted(Path(match) for match in glob.glob(pattern, recursive=True))  # noqa: PTH207
+        found.update(dict.fromkeys(matches))
+    return list(found)
+
+
+def rows_of_file(path: Path) -> list[Row]:
+    """Rows of a ``.jsonl`` or ``.csv`` file with ``image`` and, as the task needs, ``text`` and ``context``.
+
+    A line that cannot be used becomes a row with ``error``.
+
+    Raises:
+        ConfigError: another kind of file, not UTF-8, no rows, or a CSV file without a header that names ``image``.
+    """
+    from unival_plugin.errors import ConfigError
+
+    kinds = {".jsonl": _json_cells, ".csv": _csv_cells}
+    if path.suffix.lower() not in kinds:
+        raise ConfigError(f"--input {path}: needs a .jsonl file or a .csv file with a header")
+    try:
+        rows = [_row(path, number, cells) for number, cells in kinds[path.suffix.lower()](path)]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ConfigError(f"--input {path}: cannot be read ({error}); save it as UTF-8") from error
+    if not rows:
+        raise ConfigError(f"--input {path}: holds no rows")
+    return rows
+
+
+def _json_cells(path: Path) -> Iterator[tuple[int, Any]]:
+    with path.open(encoding="utf-8-sig") as file:
+        for number, line in enumerate(file, start=1):
+            if line.strip():
+                try:
+                    yield number, json.loads(line)
+                except ValueError as error:
+                    yield number, f"not valid JSON ({error})"
+
+
+def _csv_cells(path: Path) -> Iterator[tuple[int, Any]]:
+    from unival_plugin.errors import ConfigError
+
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        reader = csv.DictReader(file)
+        if "image" not in (reader.fieldnames or ()):
+            raise ConfigError(f"--input {path}: the first line must name the columns: image,text")
+        for cells in reader:
+            yield reader.line_num, {name: cells[name] or "" for name in CELLS if name in cells}
+
+
+def _row(path: Path, number: int, cells: Any) -> Row:
+    where = f"{path}:row {number}"
+    if isinstance(cells, str):
+        return Row(where, path, error=f"{where}: {cells}")
+    values = [cells.get(name, "") for name in CELLS] if isinstance(cells, dict) else []
+    if not values or not values[0] or not all(isinstance(value, str) for value in values):
+        return Row(where, path, error=f'{where}: needs texts, as in {{"image": "dog.jpg", "text": "what is it?"}}')
+    image, text, context = values
+    return Row(image, path.parent / image, text, context)
+
+
+def prepare(output: Path, how: dict[str, Any], overwrite: bool) -> Counter[Key]:
+    """How often ``output`` already answers each row; cuts off a line that an interruption left unfinished.
+
+    Raises:
+        ConfigError: the file was made with another checkpoint or other options.
+    """
+    from unival_plugin.errors import ConfigError
+    from unival_plugin.unival.tasks.results import write_json
+
+    meta = output.with_name(f"{output.name}.meta.json")
+    if overwrite:
+        output.unlink(missing_ok=True)
+    elif output.exists():
+        if not meta.exists() or json.loads(meta.read_text(encoding="utf-8")) != how:
+            raise ConfigError(
+                f"{output}: was made with another checkpoint or other options; choose another name or add --overwrite"
+            )
+        return _finished(output)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    write_json(meta, how)
+    return Counter()
+
+
+def _finished(output: Path) -> Counter[Key]:
+    kept, done = 0, Counter[Key]()
+    with output.open("rb") as file:
+        for line in file:
+            if not line.endswith(b"\n"):
+                break
+            kept += len(line)
+            cells = json.loads(line)
+            done[str(cells["image"]), str(cells.get("text", "")), str(cells.get("context", ""))] += 1
+    with output.open("rb+") as file:
+        file.truncate(kept)
+    return done
+
+
+def unanswered(rows: list[Row], done: Counter[Key]) -> list[Row]:
+    """The rows that are left; a row that occurs twice is answered twice."""
+    left, used = [], Counter[Key]()
+    for row in rows:
+        used[row.key] += 1
+        if used[row.key] > done[row.key]:
+            left.append(row)
+    return left
