@@ -194,6 +194,11 @@ def test_the_right_symbols_are_the_right_box(digits: Path, tmp_path: Path) -> No
     assert set(task.result("a", boxes[0])) == {"uniq_id", "box"}
 
 
+def test_validation_with_the_average_asks_fairseq_for_it(digits: Path, tmp_path: Path) -> None:
+    assert vqa(digits, tmp_path, uses_ema=True).uses_ema
+    assert not vqa(digits, tmp_path).uses_ema
+
+
 class TestMistakes:
     def test_no_prompt_type(self, digits: Path, tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match="--prompt-type None: give one of none, src, prev_output"):

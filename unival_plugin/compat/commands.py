@@ -32,17 +32,21 @@ def is_ours(task_name: str | None) -> bool:
 
 
 def note_command_line(original: Callable[..., Any], parser: Any, *args: Any, **kwargs: Any) -> Any:
-    """Keeps the parsed options (see :data:`command_line`) and makes ``--bf16`` and ``--help`` usable.
+    """Keeps the parsed options (see :data:`command_line`), makes ``--bf16`` and ``--help`` usable, generates all rows.
 
     fairseq takes ``--bf16`` for a wish to run on a TPU and then fails without the TPU library. It answers ``--help``
-    before the options of task, model and criterion are known.
+    before the options of task, model and criterion are known. fairseq-generate is one process, but takes as many
+    shards as there are GPUs and answers only the first.
     """
-    tpu_wanted = "--tpu" in (kwargs.get("input_args") or sys.argv)
+    given = kwargs.get("input_args") or sys.argv
+    tpu_wanted = "--tpu" in given
     with help_at_the_end(parser):
         result = original(parser, *args, **kwargs)
     namespace = result[0] if isinstance(result, tuple) else result
     if getattr(namespace, "bf16", False) and getattr(namespace, "tpu", False) and not tpu_wanted:
         namespace.tpu = False
+    if hasattr(namespace, "gen_subset") and not any(word.startswith("--distributed-world-size") for word in given):
+        namespace.distributed_world_size = 1
     if not kwargs.get("suppress_defaults"):
         command_line.clear()
         command_line.update(vars(namespace))

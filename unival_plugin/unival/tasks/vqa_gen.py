@@ -78,6 +78,7 @@ class VqaGenTask(AnsweringTask):
 
     def __init__(self, cfg: VqaGenConfig, text: Any) -> None:
         super().__init__(cfg, text)
+        self.uses_ema = bool(cfg.uses_ema)  # fairseq's trainer hands the average to tasks with this attribute
         self.eval_options = self.eval_options.with_flags({"zero_shot": cfg.zero_shot}, "--zero-shot")
 
     def row_reader(self, split: str) -> QuestionReader:
