@@ -50,12 +50,14 @@ def test_bf16_does_not_ask_for_a_tpu():
 
 
 def test_generation_answers_all_rows_on_a_machine_with_several_gpus():
-    parser = options.get_generation_parser("caption")
-    parser.set_defaults(distributed_world_size=4)  # what fairseq finds there
-    words = ["x.tsv", "--task", "caption", "--path", "x.pt"]
-    assert options.parse_args_and_arch(parser, input_args=words).distributed_world_size == 1
-    words += ["--distributed-world-size", "4"]
-    assert options.parse_args_and_arch(parser, input_args=words).distributed_world_size == 4
+    def shards(*more: str) -> int:
+        parser = options.get_generation_parser()
+        parser.set_defaults(distributed_world_size=4)  # what fairseq finds there
+        words = ["x.tsv", "--task", "caption", "--path", "x.pt", *more]
+        return options.parse_args_and_arch(parser, input_args=words).distributed_world_size
+
+    assert shards() == 1
+    assert shards("--distributed-world-size", "2") == 2
 
 
 def test_options_are_noted_with_their_defaults():
