@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -126,6 +127,12 @@ def succeed(command: list[str], cwd: Path | None = None, **environment: str) -> 
     outcome = run(command, cwd, **environment)
     assert outcome.code == 0, outcome.text
     return outcome
+
+
+def together(*commands: list[str]) -> list[Outcome]:
+    """As :func:`succeed` for programs that do not depend on each other, two at a time."""
+    with ThreadPoolExecutor(max_workers=2) as pool:
+        return list(pool.map(succeed, commands))
 
 
 def kill_when(command: list[str], moment: Callable[[str], bool]) -> Outcome:

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from commands import NETWORK, OPTIMISATION, PLUGIN, ROOT, program, succeed
+from commands import NETWORK, OPTIMISATION, PLUGIN, ROOT, program, succeed, together
 
 ROWS = 14
 TASKS = {
@@ -48,11 +48,13 @@ def test_training_validation_and_generation_give_the_same_score(task: str, rows:
     trained = succeed([program("fairseq-train"), *flags(task, rows, "train_1", "val"), *save])
     checkpoint = ["--path", str(tmp_path / "run" / "checkpoint_last.pt"), "--batch-size", "5", "--num-workers", "0"]
     valid = ["--valid-subset", "valid", "--log-format", "json"]
-    validated = succeed([program("fairseq-validate"), *flags(task, rows, "val"), *checkpoint, *valid])
-    assert validated.last("valid", f"valid_{metric}") == trained.last("valid", f"valid_{metric}")
     search = "--beam 3 --max-len-b 4 --min-len 4" if task == "refcoco" else "--beam 3 --unnormalized"
     results = ["--results-path", str(tmp_path / "results"), "--gen-subset", "valid", *search.split()]
-    succeed([program("fairseq-generate"), *flags(task, rows, "val"), *checkpoint, *results])
+    validated, _ = together(
+        [program("fairseq-validate"), *flags(task, rows, "val"), *checkpoint, *valid],
+        [program("fairseq-generate"), *flags(task, rows, "val"), *checkpoint, *results],
+    )
+    assert validated.last("valid", f"valid_{metric}") == trained.last("valid", f"valid_{metric}")
     answers = json.loads((tmp_path / "results" / "valid_predict.json").read_text())
     meta = json.loads((tmp_path / "results" / "valid_predict.meta.json").read_text())
     assert len(answers) == ROWS and meta["task"] == task

@@ -115,7 +115,6 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
 RUNS = {
     "vqa": ("vqa/unival_vqa.sh", "vqa/eval/eval_vqa.sh", "vqa_score"),
     "refcoco": ("refcoco/unival_refcoco.sh", "refcoco/eval/eval_refcoco.sh", "acc0.5"),
-    "snli": ("snli_ve/unival_snli_ve.sh", "snli_ve/eval/eval_snli_ve.sh", "snli_score"),
 }
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 import torch
-from commands import OPTIMISATION, PLUGIN, copy_with, program, succeed
+from commands import OPTIMISATION, PLUGIN, copy_with, program, together
 
 from unival_plugin.data.text import build_text_encoder
 from unival_plugin.unival.model.config import SCRIPT_FLAGS, from_preset
@@ -115,19 +115,18 @@ class Released:
 def test_a_released_style_file_goes_through_every_program(name: str, digits: Path, tmp_path: Path) -> None:
     released = Released(CONFIGURATIONS[name], digits, tmp_path)
     try:
-        trained = succeed(released.train())
+        search = shlex.split("--gen-subset valid --beam 2 --max-len-a 0 --max-len-b 4 --scoring caption")
+        picture = next(iter(sorted((digits / "pictures").glob("*.png"))))
+        trained, validated, _, predicted = together(
+            released.train(),
+            released.evaluate("fairseq-validate", "--valid-subset", "valid"),
+            released.evaluate("fairseq-generate", *search, "--results-path", str(tmp_path / "results")),
+            [program("unival"), "predict", "--task", "caption", "--path", str(released.path), str(picture)],
+        )
         assert "0 kept as initialised; 0 resized; 0 left out" in trained.stdout
         assert float(trained.last("train", "train_loss")) > 0
-        validated = succeed(released.evaluate("fairseq-validate", "--valid-subset", "valid"))
         assert float(validated.last("valid", "valid_loss")) > 0
-        search = shlex.split("--gen-subset valid --beam 2 --max-len-a 0 --max-len-b 4 --scoring caption")
-        succeed(released.evaluate("fairseq-generate", *search, "--results-path", str(tmp_path / "results")))
-        answers = json.loads((tmp_path / "results" / "valid_predict.json").read_text())
-        picture = next(iter(sorted((digits / "pictures").glob("*.png"))))
-        predicted = succeed(
-            [program("unival"), "predict", "--task", "caption", "--path", str(released.path), str(picture)]
-        )
+        assert len(json.loads((tmp_path / "results" / "valid_predict.json").read_text())) == 2
         assert set(json.loads(predicted.stdout)) == {"image", "caption", "score"}
-        assert len(answers) == 2
     finally:
         released.path.unlink()
