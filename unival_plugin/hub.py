@@ -224,7 +224,7 @@ class Predictor:
                     answers[row].append(_answer(prediction, hypotheses[row][place]))
         return answers
 
-    def _expect(self, kind: type[ScoredTask], names: str) -> None:
+    def _expect(self, kind: type, names: str) -> None:
         if not isinstance(self.task, kind):
             raise ConfigError(
                 f"this model was loaded for task {self.task.cfg._name}: load it with from_pretrained(path, "

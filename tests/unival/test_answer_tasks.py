@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from fairseq import utils
 from golden_rows import compare, gradient
 from omegaconf import OmegaConf
 
@@ -197,6 +198,17 @@ def test_the_right_symbols_are_the_right_box(digits: Path, tmp_path: Path) -> No
 def test_validation_with_the_average_asks_fairseq_for_it(digits: Path, tmp_path: Path) -> None:
     assert vqa(digits, tmp_path, uses_ema=True).uses_ema
     assert not vqa(digits, tmp_path).uses_ema
+
+
+def test_boxes_keep_their_precision_in_a_batch_of_halves(digits: Path, tmp_path: Path) -> None:
+    """With --fp16 fairseq halves every floating-point tensor of a batch; at 640 pixels that is half a pixel."""
+    task = grounding(digits, tmp_path)
+    task.cfg.data = write(tmp_path / "wide.tsv", [["a", gradient(1600, 48), "it", "1001.3,5,1500.7,30"]])
+    _, batch = samples_of(task)
+    halved = utils.apply_to_sample(lambda tensor: tensor.half() if tensor.is_floating_point() else tensor, batch)
+    hypotheses = [[{"tokens": target}] for target in batch["target"]]
+    assert torch.equal(task.predictions(hypotheses, halved)[0], task.predictions(hypotheses, batch)[0])
+    np.testing.assert_allclose(task.references(halved)[0], [1001.3, 5, 1500.7, 30], rtol=1e-6)
 
 
 class TestMistakes:

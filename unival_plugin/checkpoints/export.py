@@ -11,12 +11,11 @@ import torch
 from torch import Tensor
 
 from ..errors import CheckpointError, ConfigError
+from ..modules.logmel import FILTERS
 from .reading import average_of, read_checkpoint, weights_of
 from .safetensors_file import SUFFIX, memory, replacing, write_safetensors
 
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
-PRECISE = ("spectrogram_extractor.", "logmel_extractor.")
-"""Parts of names that keep their precision: the sound front end computes in fp32 whatever the network does."""
 
 
 @dataclass
@@ -66,7 +65,8 @@ def _converted(weights: Any, dtype: torch.dtype) -> Any:
     done: dict[Any, Tensor] = {}
     result = weights.copy()
     for key, value in weights.items():
-        if value.is_floating_point() and not any(part in key for part in PRECISE):
+        # the sound front end computes in fp32 whatever the network does
+        if value.is_floating_point() and not any(part in key for part in FILTERS):
             place = memory(value)
             if place not in done:
                 done[place] = _cast(key, value, dtype)

@@ -12,14 +12,13 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from ..errors import CheckpointError, ConfigError
+from ..modules.logmel import FILTERS
 from .reading import read_checkpoint, weights_of
 
 logger = logging.getLogger(__name__)
 
 PANN_PREFIXES = ("module.", "sed_model.", "audio_branch.")
 PANN_MEL_BINS = 64
-FILTERS = ("spectrogram_extractor.", "logmel_extractor.")
-"""The front end of PANN trunks: constants that depend on sample rate, window and number of mel bands."""
 CLASSIFIERS = ("fc.", "fc1.", "fc_audioset.", "fc_transfer.")
 OPTIONAL = (*CLASSIFIERS, *FILTERS, "bn0.")
 """What a file may lack: classifiers are never used, and a front end may be of another number of mel bands."""

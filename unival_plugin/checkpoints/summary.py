@@ -13,15 +13,12 @@ from typing import Any
 from torch import Tensor
 
 from ..errors import CheckpointError
+from ..modules.logmel import HIGHEST_HZ, MEL_KEY
 from .reading import printable, read_checkpoint, refused_objects, weights_of
 from .safetensors_file import SUFFIX, memory
 
 BUFFERS = re.compile(r"(\.|^)(running_mean|running_var|version)$")
 """Floating-point entries that are no parameters; integer entries never are."""
-
-MEL_FILTERS = "logmel_extractor.melW"
-MEL_LIMIT = 14000
-"""Hertz at which the highest band of the sound trunks' mel filters ends."""
 
 
 def summarise(path: str | Path) -> dict[str, Any]:
@@ -147,12 +144,12 @@ def _mel_filters(weights: Mapping[str, Tensor], options: Mapping[str, Any]) -> d
 
     The hop does not show in filters; it is the stored option.
     """
-    filters = next((value for key, value in weights.items() if key.endswith(MEL_FILTERS)), None)
+    filters = next((value for key, value in weights.items() if key.endswith(MEL_KEY)), None)
     if filters is None or filters.ndim != 2:
         return None
     window = 2 * (filters.shape[0] - 1)
     used = filters.float().abs().sum(1).nonzero().flatten()
-    rate = round(MEL_LIMIT * window / (int(used[-1]) + 1)) if len(used) else None
+    rate = round(HIGHEST_HZ * window / (int(used[-1]) + 1)) if len(used) else None
     return {"bands": filters.shape[1], "window": window, "sampling_rate": rate, "hop": options.get("hop_size")}
 
 

@@ -99,7 +99,19 @@ class BoxEncoder(SampleEncoder):
         return {**sample, "w_resize_ratio": ratios[0], "h_resize_ratio": ratios[1]}
 
 
-def collate_boxes(samples: Sequence[Any]) -> dict[str, Tensor]:
-    """``w_resize_ratios``, ``h_resize_ratios`` float32 (B,) and, where known, ``region_coords`` float32 (B, 4)."""
+def collate_boxes(samples: Sequence[Any]) -> dict[str, Any]:
+    """What batches of boxes have beside the common keys.
+
+    Returns:
+        ``w_resize_ratios``, ``h_resize_ratios`` float32 (B,) and, where known, ``region_coords`` float32 (B, 4);
+        ``resize_ratios`` (B, 2) and ``boxes`` (B, 4), the same as float32 arrays: fairseq leaves those as they are,
+        while ``--fp16`` rounds every tensor of a batch to halves, which are too coarse for pixels.
+    """
     names = ("w_resize_ratio", "h_resize_ratio", "region_coord")
-    return {f"{name}s": torch.stack([sample[name] for sample in samples]) for name in names if name in samples[0]}
+    batch: dict[str, Any] = {
+        f"{name}s": torch.stack([sample[name] for sample in samples]) for name in names if name in samples[0]
+    }
+    batch["resize_ratios"] = torch.stack([batch["w_resize_ratios"], batch["h_resize_ratios"]], dim=1).numpy()
+    if "region_coords" in batch:
+        batch["boxes"] = batch["region_coords"].numpy().copy()
+    return batch

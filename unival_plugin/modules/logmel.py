@@ -29,6 +29,8 @@ SMALLEST_POWER = 1e-10
 REAL_KEY = "spectrogram_extractor.stft.conv_real.weight"
 IMAG_KEY = "spectrogram_extractor.stft.conv_imag.weight"
 MEL_KEY = "logmel_extractor.melW"
+FILTERS = ("spectrogram_extractor.", "logmel_extractor.")
+"""What names of the constant filters begin with in a sound trunk."""
 
 _LINEAR_HZ_PER_MEL = 200 / 3
 _LOG_START_HZ = 1000.0

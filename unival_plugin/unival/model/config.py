@@ -5,9 +5,20 @@ postponed evaluation) because fairseq derives command-line flags from them.
 """
 
 from dataclasses import dataclass, field, fields
-from typing import Any, Dict, Mapping, Optional
+from typing import Any, Callable, Dict, Mapping, Optional
 
-BACKENDS = ("sdpa", "xformers", "plain")
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ...modules.attention import BACKENDS
+
+ACTIVATIONS: Dict[str, Callable[[Tensor], Tensor]] = {
+    "gelu": F.gelu,
+    "relu": F.relu,
+    "tanh": torch.tanh,
+    "linear": lambda x: x,
+}
 
 
 def _option(default: Any, help: str) -> Any:
@@ -39,7 +50,7 @@ class UnIVALConfig:
     encoder_drop_path_rate: float = _option(0.0, "stochastic depth of the last encoder layer (grows linearly to it)")
     decoder_drop_path_rate: float = _option(0.0, "stochastic depth of the last decoder layer (grows linearly to it)")
     resnet_drop_path_rate: float = _option(0.0, "stochastic depth of the picture trunk (three-stage trunk only)")
-    activation_fn: str = _option("gelu", "activation of the feed-forward layers: gelu or relu")
+    activation_fn: str = _option("gelu", f"activation of the feed-forward layers: {', '.join(ACTIVATIONS)}")
     max_source_positions: int = _option(1024, "longest source in tokens")
     max_target_positions: int = _option(1024, "longest target in tokens")
     share_decoder_input_output_embed: bool = _option(True, "tie the decoder's input and output embeddings")
@@ -163,20 +174,17 @@ class UnIVALConfig:
             self.decoder_ffn_embed_dim = self.encoder_ffn_embed_dim
         problems = {
             "--decoder-embed-dim must equal --encoder-embed-dim": self.decoder_embed_dim != self.encoder_embed_dim,
-            "--activation-fn must be gelu or relu": self.activation_fn not in ("gelu", "relu"),
+            f"--activation-fn must be one of {', '.join(ACTIVATIONS)}": self.activation_fn not in ACTIVATIONS,
             "--share-all-embeddings needs --share-decoder-input-output-embed": self.share_all_embeddings
             and not self.share_decoder_input_output_embed,
             "--sample-patch-num must be positive": self.sample_patch_num is not None and self.sample_patch_num < 1,
         }
         problems["--adapter-type must be UN or VL"] = self.adapter_type not in ("UN", "VL")
         problems["--pooler-classifier must be mlp or linear"] = self.pooler_classifier not in ("mlp", "linear")
-        problems["--pooler-activation-fn must be tanh, gelu, relu or linear"] = self.pooler_activation_fn not in (
-            "tanh",
-            "gelu",
-            "relu",
-            "linear",
+        problems[f"--pooler-activation-fn must be one of {', '.join(ACTIVATIONS)}"] = (
+            self.pooler_activation_fn not in ACTIVATIONS
         )
-        problems["--attention-backend must be sdpa, xformers or plain"] = self.attention_backend not in BACKENDS
+        problems[f"--attention-backend must be one of {', '.join(BACKENDS)}"] = self.attention_backend not in BACKENDS
         for side in ("encoder", "decoder"):
             problems[f"--{side}-prompt-type must be prefix"] = getattr(self, f"{side}_prompt_type") != "prefix"
         wrong = [problem for problem, found in problems.items() if found]

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ...modules.attention import MultiheadAttention
 from ...modules.regularisation import DropPath
-from .config import UnIVALConfig
+from .config import ACTIVATIONS, UnIVALConfig
 from .tuning import build_adapter
 
 KeysValues = tuple[Tensor, Tensor]
@@ -40,7 +40,7 @@ class _Layer(nn.Module):
         self.pre_norm = pre_norm
         self.dropout = config.dropout
         self.activation_dropout = config.activation_dropout
-        self.activation = F.gelu if config.activation_fn == "gelu" else F.relu
+        self.activation = ACTIVATIONS[config.activation_fn]
         self.self_attn = self._attention(config, heads)
         self.self_attn_layer_norm = nn.LayerNorm(width)
         self.fc1 = nn.Linear(width, ffn_dim)

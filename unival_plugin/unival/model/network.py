@@ -6,25 +6,16 @@ Imports torch only; ``registration.py`` makes it a fairseq model.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from typing import Any, Optional
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .config import UnIVALConfig
+from .config import ACTIVATIONS, UnIVALConfig
 from .decoder import UnIVALDecoder
 from .encoder import UnIVALEncoder
 from .tuning import freeze
-
-POOLER_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "tanh": torch.tanh,
-    "gelu": F.gelu,
-    "relu": F.relu,
-    "linear": lambda x: x,
-}
 
 
 class UnIVALNetwork(nn.Module):
@@ -142,7 +133,7 @@ class ClassificationHead(nn.Module):
         self.use_two_images = use_two_images
         self.dropout = nn.Dropout(config.pooler_dropout)
         self.dense = nn.Linear(width, inner) if config.pooler_classifier == "mlp" else None
-        self.activation = POOLER_ACTIVATIONS[config.pooler_activation_fn]
+        self.activation = ACTIVATIONS[config.pooler_activation_fn]
         self.out_proj = nn.Linear(width if self.dense is None else inner, num_classes)
 
     def forward(self, features: Tensor) -> Tensor:

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, nn
 
 from ...checkpoints.initialise import (
-    FILTERS,
     load_trunk,
     pann_weights,
     read_weights,
@@ -21,6 +20,7 @@ from ...checkpoints.initialise import (
     resnext3d_weights,
 )
 from ...errors import CheckpointError, ConfigError
+from ...modules.logmel import FILTERS
 from .config import UnIVALConfig
 from .state import TIED_EMBEDDINGS, by_module, fit_state_dict
 

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from ...errors import CheckpointError
-from ...modules.logmel import translate_filters
+from ...modules.logmel import FILTERS, translate_filters
 from .resizing import resized
 
 logger = logging.getLogger(__name__)
@@ -45,7 +45,7 @@ UNUSED = frozenset({STATISTICS_COUNT, "_float_tensor"})
 """Last parts of names that no network needs; frozen batch norm has no count of batches."""
 UNUSED_CLASSIFIER = "encoder.embed_images.fc."
 SOUND_TRUNK = "encoder.embed_audios."
-FILTERS = (f"{SOUND_TRUNK}spectrogram_extractor.", f"{SOUND_TRUNK}logmel_extractor.")
+SOUND_FILTERS = tuple(SOUND_TRUNK + name for name in FILTERS)
 HEADS = "classification_heads."
 LAYER_NORMS = {
     "encoder": ("self_attn_layer_norm", "final_layer_norm"),
@@ -201,7 +201,7 @@ def _fit_filters(network: Any, own: dict[str, Tensor], state: dict[str, Any]) ->
     """Translates the mel filters of the checkpoint; drops those that do not fit or that the flags do not want."""
     unwanted = set(translate_filters(state, SOUND_TRUNK, own))
     if network.config.recompute_mel_filters:
-        unwanted |= {key for key in state if key.startswith(FILTERS) and key in own}
+        unwanted |= {key for key in state if key.startswith(SOUND_FILTERS) and key in own}
     for key in unwanted:
         del state[key]
 
@@ -242,7 +242,7 @@ def _check_trunks(own: dict[str, Tensor], state: dict[str, Any]) -> None:
     for prefix, flags in TRUNKS.items():
         if not any(key.startswith(prefix) for key in state):
             continue
-        optional = (*FILTERS, UNUSED_CLASSIFIER)
+        optional = (*SOUND_FILTERS, UNUSED_CLASSIFIER)
         lacking = [key for key in own if key.startswith(prefix) and key not in state and not key.startswith(optional)]
         lacking = [key for key in lacking if _last_part(key) not in UNUSED]
         if lacking:

@@ -11,11 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ...modules.logmel import FILTERS
 from .config import UnIVALConfig
 
 PROMPT_DROPOUT = 0.2
-FILTERS = ("spectrogram_extractor.", "logmel_extractor.")
-"""Parts of names of the sound trunk's constant filters, which are parameters in the released files."""
 
 
 class Adapter(nn.Module):

@@ -8,7 +8,7 @@ from fairseq.tasks import register_task
 
 from ... import compat
 from ...data.dataset import Place, RowDataset
-from ...data.samples import Example, Picture, Query
+from ...data.samples import Example, Picture
 from ...data.text import strip_punctuation
 from ...errors import ConfigError, DataError
 from ...generation.generator import Hypothesis
@@ -88,10 +88,6 @@ class CaptionTask(ScoredTask):
         """Training rows are cut to ``--max-tgt-length`` words, all others keep every reference."""
         words = self.cfg.max_tgt_length if split == "train" and not self.cfg.scst else None
         return CaptionReader(self.prompt, words)
-
-    def query_reader(self) -> Query:
-        """Pictures alone."""
-        return self.row_reader("test").query
 
     def load_dataset(self, split: str, combine: bool = False, task_cfg: Any = None, **kwargs: Any) -> None:
         """As the base; where captions will be scored also reads or counts the frequencies of n-grams in references."""

@@ -10,7 +10,7 @@ from fairseq.tasks import register_task
 
 from ...data.boxes import COORDINATES, BoxCodec, BoxEncoder, collate_boxes, parse_box
 from ...data.dataset import Place
-from ...data.samples import Batch, Example, Picture, Query, Sample, SampleEncoder
+from ...data.samples import Batch, Example, Picture, Sample, SampleEncoder
 from ...data.text import pre_caption
 from ...errors import ConfigError, DataError
 from ...generation.generator import Hypothesis
@@ -95,10 +95,6 @@ class RefcocoTask(ScoredTask):
         """All splits alike."""
         return ExpressionReader(self.cfg.max_src_length)
 
-    def query_reader(self) -> Query:
-        """Expressions."""
-        return self.row_reader("test").query
-
     def query_options(self) -> GenerationOptions:
         """As in validation, but never fewer or more symbols than a box has."""
         lengths = {"min_len": COORDINATES, "max_len_a": 0.0, "max_len_b": COORDINATES}
@@ -120,7 +116,7 @@ class RefcocoTask(ScoredTask):
 
     def predictions(self, hypotheses: list[list[Hypothesis]], sample: Any = None) -> list[torch.Tensor]:
         """The best box of every row, float32 (4,) in pixels of the original picture; no box is a box without size."""
-        ratios = torch.stack([sample["w_resize_ratios"], sample["h_resize_ratios"]], dim=1).float().cpu()
+        ratios = torch.from_numpy(sample["resize_ratios"])
         bins = torch.zeros(len(hypotheses), COORDINATES)
         for row, found in enumerate(hypotheses):
             tokens = found[0]["tokens"][:COORDINATES].cpu() - self.first_bin if found else torch.empty(0)
@@ -130,7 +126,7 @@ class RefcocoTask(ScoredTask):
 
     def references(self, sample: Any) -> list[torch.Tensor]:
         """The right boxes."""
-        return [] if sample["is_dummy"] else list(sample["region_coords"].float().cpu())
+        return [] if sample["is_dummy"] else list(torch.from_numpy(sample["boxes"]))
 
     def score(self, predictions: list[torch.Tensor], references: list[torch.Tensor]) -> dict[str, np.ndarray]:
         """See :class:`~...metrics.boxes.BoxMetric`; ``score`` is the first accuracy, or the overlap."""

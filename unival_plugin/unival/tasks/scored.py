@@ -1,8 +1,9 @@
 """Tasks whose hypotheses are answers with a score: metrics of validation and the result file, in one place."""
 
 import logging
+from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, Optional, cast
 
 import numpy as np
 import torch
@@ -19,7 +20,7 @@ from .results import ResultFile, sha256
 logger = logging.getLogger(__name__)
 
 
-class ScoredTask(UnIVALTask):
+class ScoredTask(UnIVALTask, ABC):
     """Base of the tasks that validate by their answers.
 
     A subclass says what a hypothesis means (:meth:`predictions`), what is right (:meth:`references`), how they compare
@@ -49,21 +50,21 @@ class ScoredTask(UnIVALTask):
         """Whether validation answers rows, which takes longer than the loss alone."""
         return True
 
+    @abstractmethod
     def predictions(self, hypotheses: list[list[Hypothesis]], sample: Any) -> list[Any]:
         """The answer of every row."""
-        raise NotImplementedError
 
+    @abstractmethod
     def references(self, sample: Any) -> list[Any]:
         """What is right, for every row of a batch; none for a dummy batch."""
-        raise NotImplementedError
 
+    @abstractmethod
     def score(self, predictions: list[Any], references: list[Any]) -> dict[str, np.ndarray]:
         """Scores of every answer by the names of :attr:`sums`; the one place where answers are scored."""
-        raise NotImplementedError
 
+    @abstractmethod
     def result(self, row_id: str, prediction: Any) -> dict[str, Any]:
         """A line of the result file."""
-        raise NotImplementedError
 
     def example_line(self, prediction: Any, reference: Any) -> str:
         """What ``--eval-print-samples`` logs of the first row of a batch."""
@@ -72,8 +73,8 @@ class ScoredTask(UnIVALTask):
     # ---- prediction without data files
 
     def query_reader(self) -> Query:
-        """How a picture and a text become an example without target."""
-        raise NotImplementedError
+        """How a picture and a text become an example without target: as the row reader does it."""
+        return cast(Any, self.row_reader("test")).query
 
     def query_options(self) -> GenerationOptions:
         """How predictions are searched unless told otherwise: as in validation."""

@@ -6,7 +6,7 @@ from typing import Any, Optional
 from fairseq.tasks import register_task
 
 from ...data.dataset import Place
-from ...data.samples import Example, Picture, Query
+from ...data.samples import Example, Picture
 from ...data.text import pre_caption
 from ...errors import DataError
 from .answering import AnsweringConfig, AnsweringTask
@@ -69,10 +69,6 @@ class SnliVeTask(AnsweringTask):
     def row_reader(self, split: str) -> HypothesisReader:
         """All splits alike."""
         return HypothesisReader(self.cfg.max_src_length, self.cfg.add_caption)
-
-    def query_reader(self) -> Query:
-        """Statements, with a caption of the picture as context."""
-        return self.row_reader("test").query
 
     def result(self, row_id: str, prediction: str) -> dict[str, Any]:
         """The id and the answer."""

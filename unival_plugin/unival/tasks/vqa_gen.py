@@ -9,7 +9,7 @@ from fairseq.tasks import register_task
 
 from ...data.answers import SEPARATOR, parse_references
 from ...data.dataset import Place
-from ...data.samples import Example, Picture, Query
+from ...data.samples import Example, Picture
 from ...data.text import pre_question
 from ...errors import DataError
 from ...metrics.vqa import soft_score
@@ -84,10 +84,6 @@ class VqaGenTask(AnsweringTask):
     def row_reader(self, split: str) -> QuestionReader:
         """All splits alike."""
         return QuestionReader(self.cfg.max_src_length, self.cfg.max_object_length, self.cfg.add_object)
-
-    def query_reader(self) -> Query:
-        """Questions, with objects as context."""
-        return self.row_reader("test").query
 
     def constrained(self) -> bool:
         """Unless ``--noconstraints``."""
