@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from digits_language import Setting
-from digits_rows import ROW_KINDS
+from digits_rows import ROW_KINDS, vocabulary_words
 from digits_scenes import MAX_ROWS, Scene, SceneMaker, load_source
 from digits_vocabulary import train_sentencepiece
 from PIL import Image
@@ -52,7 +52,6 @@ class BuildPlan:
     max_digits: int = 3
     file_format: str = "jpeg"
     seed: int = 7
-    vocabulary: Path | None = None
 
     def files(self) -> list[tuple[str, str, int, int]]:
         """(file stem, split, stream, scenes) of every file; each training file has scenes of its own."""
@@ -105,19 +104,14 @@ def _check_free(output: Path, overwrite: bool) -> None:
 def _build_into(folder: Path, plan: BuildPlan) -> dict[str, object]:
     maker = SceneMaker(load_source(plan.seed), plan.seed, plan.canvas, plan.max_digits, plan.file_format)
     counts: dict[str, int] = {}
-    captions: list[str] = []
-    texts: list[str] = []
     easy = {f"train_{k}" for k in range(1, plan.easy_files + 1)}
     for stem, split, stream, scenes in plan.files():
         its_maker = replace(maker, max_digits=1) if stem in easy else maker
         counts |= {file_name(task, stem): scenes for task in plan.tasks}
-        for scene, rows in _write_file(folder, plan, its_maker, stem, split, stream, scenes):
-            if stem == f"train_{plan.epoch_files}":
-                captions.append(scene.caption)
-                texts += _texts(rows)
+        for scene in _write_file(folder, plan, its_maker, stem, split, stream, scenes):
             if split == "test" and scene.row < plan.pictures:
                 _save_picture(folder / "pictures", scene)
-    (folder / "digits.model").write_bytes(_vocabulary(plan, captions, texts))
+    (folder / "digits.model").write_bytes(train_sentencepiece(vocabulary_words()))
     manifest = _manifest(plan, maker, counts)
     (folder / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
     (folder / "README.txt").write_text(_readme(manifest, plan.tasks), encoding="utf-8")
@@ -129,33 +123,19 @@ def _build_into(folder: Path, plan: BuildPlan) -> dict[str, object]:
 
 def _write_file(
     folder: Path, plan: BuildPlan, maker: SceneMaker, stem: str, split: str, stream: int, scenes: int
-) -> Iterable[tuple[Scene, dict[str, list[str]]]]:
-    """Write the files of all tasks for one stem, a row a scene; yields every scene with its row for each task."""
+) -> Iterable[Scene]:
+    """Write the files of all tasks for one stem, a row a scene; yields every scene."""
     setting = Setting(plan.seed, maker.max_digits)
     handles: dict[str, BinaryIO] = {task: (folder / file_name(task, stem)).open("wb") for task in plan.tasks}
     try:
         for number in tqdm(range(scenes), desc=stem, unit="scene", disable=None):
             scene = maker.make(split, stream, number)
-            rows = {task: ROW_KINDS[task].write(scene, setting) for task in plan.tasks}
-            for task, cells in rows.items():
-                handles[task].write("\t".join(cells).encode("utf-8") + b"\n")
-            yield scene, rows
+            for task, handle in handles.items():
+                handle.write("\t".join(ROW_KINDS[task].write(scene, setting)).encode("utf-8") + b"\n")
+            yield scene
     finally:
         for handle in handles.values():
             handle.close()
-
-
-def _texts(rows: dict[str, list[str]]) -> list[str]:
-    """The texts of a scene's rows that are not captions."""
-    columns = ((cells, ROW_KINDS[task].text_column) for task, cells in rows.items())
-    return [cells[column] for cells, column in columns if column is not None]
-
-
-def _vocabulary(plan: BuildPlan, captions: list[str], texts: list[str]) -> bytes:
-    if plan.vocabulary is not None:
-        return plan.vocabulary.read_bytes()
-    words = dict.fromkeys(word for task in plan.tasks for word in ROW_KINDS[task].words())
-    return train_sentencepiece(captions, texts, tuple(words))
 
 
 def _save_picture(folder: Path, scene: Scene) -> None:
@@ -263,12 +243,6 @@ def _parser() -> argparse.ArgumentParser:
         help="encoding of the pictures in the rows",
     )
     parser.add_argument("--seed", type=int, default=plan.seed, help="same seed, same bytes")
-    parser.add_argument(
-        "--vocabulary",
-        type=Path,
-        metavar="FILE",
-        help="copy this sentencepiece model instead of training one: that of a checkpoint to start from",
-    )
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier build")
     return parser
 
@@ -279,8 +253,6 @@ def _plan(args: argparse.Namespace, parser: argparse.ArgumentParser) -> BuildPla
         parser.error(f"unknown task {unknown[0]!r}; known: {', '.join(ROW_KINDS)}")
     if len(set(tasks)) != len(tasks):
         parser.error("--tasks names a task twice")
-    if args.vocabulary is not None and not args.vocabulary.is_file():
-        parser.error(f"--vocabulary {args.vocabulary} does not exist")
     if (
         min(args.train_rows, args.val_rows, args.test_rows) < 1
         or max(args.train_rows, args.val_rows, args.test_rows) >= MAX_ROWS

@@ -10,7 +10,7 @@ import digits_entailment as entailment
 import digits_grounding as grounding
 import digits_questions as questions
 from digits_language import ADJECTIVES, INVERSE, PLACES, Setting, words_of
-from digits_scenes import NAMES, Scene, encoded_picture
+from digits_scenes import LAYOUTS, NAMES, Scene, encoded_picture
 
 RowWriter = Callable[[Scene, Setting], list[str]]
 PHRASES = (*(place for places in PLACES.values() for place in places), *sum(ADJECTIVES.values(), ()), *INVERSE)
@@ -25,8 +25,7 @@ class RowKind:
         prefix: how the names of the task's files start.
         columns: names of the cells, for people.
         selected_cols: what ``--selected-cols`` of the task must be.
-        text_column: the cell whose words the vocabulary must know; None: captions, which it always knows.
-        templates: what that text is made from; the vocabulary has every word of them as one piece.
+        templates: what its texts are made from; the vocabulary has every word of them as one piece.
         extra_files: further files of the task by name.
     """
 
@@ -34,13 +33,8 @@ class RowKind:
     prefix: str
     columns: str
     selected_cols: str
-    text_column: int | None = None
     templates: tuple[str, ...] = ()
     extra_files: dict[str, str] = field(default_factory=dict)
-
-    def words(self) -> list[str]:
-        """The words that the vocabulary must have as whole pieces beside those of captions."""
-        return words_of((*self.templates, *PHRASES)) if self.templates else []
 
 
 def caption_row(scene: Scene, setting: Setting) -> list[str]:
@@ -51,13 +45,18 @@ def caption_row(scene: Scene, setting: Setting) -> list[str]:
 
 # To add a task: one writer, one entry here.
 ROW_KINDS: dict[str, RowKind] = {
-    "caption": RowKind(caption_row, "", "id, image id, caption, objects, image (base64)", "0,4,2"),
+    "caption": RowKind(
+        caption_row,
+        "",
+        "id, image id, caption, objects, image (base64)",
+        "0,4,2",
+        tuple(layout.wording for layout in LAYOUTS.values()),
+    ),
     "vqa_gen": RowKind(
         questions.question_row,
         "vqa_",
         "question id, image id, question, answers (confidence|!+answer, joined by &&), objects, image (base64)",
         "0,5,2,3,4",
-        2,
         questions.TEMPLATES,
         {
             "answers.json": json.dumps({answer: i for i, answer in enumerate(questions.ANSWERS)}, indent=1) + "\n",
@@ -69,7 +68,6 @@ ROW_KINDS: dict[str, RowKind] = {
         "refcoco_",
         "id, image id, expression, box (x0,y0,x1,y1 in pixels), image (base64)",
         "0,4,2,3",
-        2,
         grounding.TEMPLATES,
     ),
     "snli_ve": RowKind(
@@ -77,7 +75,11 @@ ROW_KINDS: dict[str, RowKind] = {
         "snli_",
         "id, image id, image (base64), hypothesis, caption, label",
         "0,2,3,4,5",
-        3,
         entailment.TEMPLATES,
     ),
 }
+
+
+def vocabulary_words() -> list[str]:
+    """The words of all tasks' texts, each once."""
+    return words_of((*PHRASES, *(template for kind in ROW_KINDS.values() for template in kind.templates)))

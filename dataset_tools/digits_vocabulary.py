@@ -1,9 +1,9 @@
-"""The quickstart vocabulary: a small sentencepiece model of captions, the prompts of all tasks, and their texts."""
+"""The quickstart vocabulary: a small sentencepiece model of the words of all prompts and all tasks' texts."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from digits_scenes import NAMES
 
@@ -35,26 +35,23 @@ dark light black white red green blue yellow image video audio picture text
 """
 WORDS = (*NAMES, *OTHER_WORDS.split())
 REQUIRED_CHARACTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789?!.,:;'\"-()/&"
-VOCABULARY_SIZE = 350
-PIECES_A_WORD = 4  # a word is merged over several pieces, of which it shares some with other words
+REPEATS = 20  # so that BPE merges every word whole before it runs out of pairs
+PIECES = 1200  # more than the words need; BPE ends by itself where nothing is left to merge
 
 
-def train_sentencepiece(captions: Iterable[str], texts: Sequence[str] = (), words: Sequence[str] = ()) -> bytes:
-    """The bytes of a BPE model in which every word of captions and prompts is one piece; characters cover the rest.
+def train_sentencepiece(words: Sequence[str]) -> bytes:
+    """The bytes of a BPE model with every word of the prompts and of ``words`` as one piece; characters cover the rest.
 
-    ``texts`` and ``words`` come from the rows of other tasks; every word of ``words`` becomes one piece, too. Without
-    them the model is that of the captions alone.
+    It depends on these words alone, not on the pictures or tasks of a build: checkpoints of all builds fit together.
     """
     import sentencepiece
 
-    # Words that captions never use are repeated so that BPE merges them whole before it runs out of pairs.
-    sentences = [*captions, *texts, *(PROMPTS * 20), *(WORDS * 20), *(tuple(words) * 20)]
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(sentences),
+        sentence_iterator=iter((*PROMPTS, *WORDS, *words) * REPEATS),
         model_writer=model,
         model_type="bpe",
-        vocab_size=VOCABULARY_SIZE + PIECES_A_WORD * len(words),
+        vocab_size=PIECES,
         hard_vocab_limit=False,
         character_coverage=1.0,
         required_chars=REQUIRED_CHARACTERS,

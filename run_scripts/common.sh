@@ -167,11 +167,13 @@ END
     settings "$@"
 }
 
-# evaluate TASK FLAGS...: fairseq-generate on every file of DATA with every checkpoint, with the task's own flags
+# evaluate TASK FLAGS...: fairseq-generate on every file of DATA with every checkpoint, with the task's own flags;
+# EVALUATED then holds <folder>/<split> of every result
 # It is one process: by default fairseq-generate would answer only this process' share of the rows on several GPUs.
 evaluate() {
     local task=$1 file checkpoint results split written=: average=() files checkpoints
     shift
+    EVALUATED=()
     IFS=, read -ra files <<<"$DATA"
     IFS=, read -ra checkpoints <<<"$CHECKPOINT"
     for file in "${files[@]}"; do need "$file" "DATA"; done
@@ -188,6 +190,7 @@ evaluate() {
                 exit 2
             fi
             written+=$results/$split:
+            EVALUATED+=("$results/$split")
             # shellcheck disable=SC2086  # TEXT, PRECISION and EXTRA hold several words
             perform fairseq-generate "$file" --user-dir "$ROOT/unival_plugin" --task "$task" $TEXT \
                 --path "$checkpoint" "${average[@]}" --gen-subset "$split" --results-path "$results" \

@@ -54,14 +54,6 @@ def _make_decided(model: torch.nn.Module) -> None:
     """Makes answers differ from row to row: fresh weights say the same about everything, or the start symbol."""
     for name, weight in model.named_parameters():
         if name.endswith("embed_tokens.weight"):
-            weight[:4] = 0  # constraint ranges allow the special symbols
+            weight[:4] = 0  # the special symbols are never preferred
         elif weight.dim() == 2 and "embed" not in name:
             weight *= 12
-
-
-def bin_range(path: Path) -> str:
-    """``--constraint-range`` that leaves only the bins of boxes possible, for a model of :func:`make_checkpoint`."""
-    from unival_plugin.hub import from_pretrained
-
-    dictionary = from_pretrained(path, "cpu").task.target_dictionary
-    return f"{dictionary.index('<bin_0>')},{dictionary.index(f'<bin_{BINS - 1}>') + 1}"

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from made_models import COLOURS, bin_range, make_checkpoint
+from made_models import COLOURS, make_checkpoint
 from PIL import Image
 
 from unival_cli.main import main
@@ -27,9 +27,7 @@ def checkpoint(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def made(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Untrained models of the tasks with texts; the one for boxes gives nothing but boxes."""
     folder = tmp_path_factory.mktemp("models")
-    paths = {task: make_checkpoint(digits, folder, task) for task in ("vqa_gen", "snli_ve", "refcoco")}
-    make_checkpoint(digits, folder, "refcoco", constraint_range=bin_range(paths["refcoco"]))
-    return paths
+    return {task: make_checkpoint(digits, folder, task) for task in ("vqa_gen", "snli_ve", "refcoco")}
 
 
 @pytest.fixture(scope="module")
@@ -116,7 +114,7 @@ class TestTexts:
         torch.testing.assert_close(steps, steps.round(), atol=1e-4, rtol=0)
 
     def test_no_box_is_an_error_of_the_row(self, digits: Path, tmp_path: Path, pictures: list[Path]) -> None:
-        predictor = from_pretrained(make_checkpoint(digits, tmp_path, "refcoco", constraint_range="4,6"), "cpu")
+        predictor = from_pretrained(make_checkpoint(digits, tmp_path, "refcoco", box_grammar="none"), "cpu")
         [prediction] = predictor.stream(pictures[:1], "the red 7")
         assert "no answer in the form of the task" in prediction.error and prediction.box is None
 
@@ -151,6 +149,13 @@ class TestTexts:
             predictor.answer(pictures[:1], ["a", "b"])
         with pytest.raises(ConfigError, match=r"loaded for task vqa_gen.* for refcoco"):
             predictor.ground(pictures, "red")
+
+    def test_a_model_trained_for_yes_and_no_says_them(
+        self, digits: Path, tmp_path: Path, pictures: list[Path]
+    ) -> None:
+        default = '{"no": 0, "yes": 1}'
+        path = make_checkpoint(digits, tmp_path, "vqa_gen", ans2label_dict=default)
+        assert set(from_pretrained(path, "cpu").answer(pictures, "is it red?")) <= {"yes", "no"}
 
     def test_another_tasks_file_needs_answers(self, checkpoint: Path, pictures: list[Path], tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match="holds no answers.*--prompt-type.*--ans2label-file"):

@@ -16,7 +16,10 @@ TASKS = ("caption", "vqa", "vqa_gen", "refcoco", "snli_ve")
 FLAGS = ("beam", "max_len_b", "no_repeat_ngram_size", "lenpen")
 ANSWER_OPTIONS = ("prompt_type", "ans2label_file", "val_inference_type")
 OVERRIDES = ("bpe_dir", "sentencepiece_model", *ANSWER_OPTIONS)
-SETTINGS = ("prompt_type", "val_inference_type", "noconstraints", "add_object", "add_caption", "max_image_size")
+SETTINGS = (
+    *("prompt_type", "val_inference_type", "noconstraints", "add_object", "add_caption", "max_image_size"),
+    "box_grammar",
+)
 BOX_COLOUR = (30, 90, 255)
 LINES_A_SIDE = 150
 """How many widths of a box's line make the picture's longer side."""
@@ -100,7 +103,7 @@ def run(args: argparse.Namespace) -> int:
         "task": args.task,
         "checkpoint": {"path": str(args.path), "sha256": sha256(Path(args.path)), "ema": args.ema},
         **_settings(predictor.task),
-        "generation": predictor.task.query_options().with_flags(given, "unival predict").as_dict(),
+        "generation": predictor.task.answer_options(given).as_dict(),
         "n_best": args.n_best,
     }
     if args.output is None:
@@ -149,12 +152,17 @@ def _settings(task: Any) -> dict[str, Any]:
     """What besides the search decides about answers."""
     from hashlib import sha256
 
-    known: dict[str, Any] = {name: task.cfg[name] for name in SETTINGS if name in task.cfg}
+    known: dict[str, Any] = {name: _plain(task.cfg[name]) for name in SETTINGS if name in task.cfg}
     if hasattr(task, "prompt"):
         known["prompt"] = task.prompt
     if hasattr(task, "answers"):
         known["answers"] = sha256(json.dumps(task.answers.answers).encode()).hexdigest()
     return {**known, "picture_size": task.cfg.patch_image_size}
+
+
+def _plain(value: Any) -> Any:
+    """Choices of fairseq's flags are objects of their own."""
+    return value if value is None or isinstance(value, (bool, int, float)) else str(value)
 
 
 def _write(

@@ -101,12 +101,13 @@ def _find_text_files(task_cfg: Any, folder: Path) -> None:
 def _check_answer_options(task_cfg: Any, given: dict[str, Any], path: Path) -> None:
     """A file that was trained for another task knows no answers, and not what the decoder begins with."""
     missing = []
+    trained_so = task_cfg.get("prompt_type") is not None and "prompt_type" not in given  # its answers are its own
     if "prompt_type" in task_cfg and task_cfg["prompt_type"] is None:
         missing.append("--prompt-type (UnIVAL's own files: prev_output)")
     asks = task_cfg.get("_name") == "vqa_gen" and not task_cfg.get("noconstraints")
     given_dict = "ans2label_dict" in given or task_cfg.get("ans2label_dict") != VqaGenConfig().ans2label_dict
     # the default dict is for training commands; hardly anybody means a model that says nothing but yes and no
-    if asks and not task_cfg.get("ans2label_file") and not given_dict:
+    if asks and not trained_so and not task_cfg.get("ans2label_file") and not given_dict:
         missing.append("--ans2label-file (the answers to choose from: JSON, or an answer a line)")
     if missing:
         raise ConfigError(
@@ -186,7 +187,7 @@ class Predictor:
             raise ConfigError(f"batch size {batch_size}: must be at least 1")
         if texts is None and not isinstance(self.task, CaptionTask):
             raise ConfigError(f"task {self.task.cfg._name} needs a text for every picture")
-        options = self.task.query_options().with_flags(generation, "generation")
+        options = self.task.answer_options(generation)
         if not 1 <= n_best <= options.beam_size:
             raise ConfigError(f"{n_best} best answers: give 1 to {options.beam_size} (the beam), or a larger beam")
         rows = _Rows(

@@ -31,7 +31,7 @@ FLAGS = {
 # overlaps are always told (--metric)
 ELSEWHERE = {"strict", "model-overrides", "gen-subset", "metric", "ans2label-file"}
 PLAIN_BY_DEFAULT = {"snli_ve": {"zero-shot", "noconstraints"}, "refcoco": {"zero-shot"}}
-"""Flags of the original's evaluation that change nothing, and that this version's tasks do not have."""
+"""Flags of the original's evaluation that the scripts leave out: they change nothing for three words, or for boxes."""
 
 
 def bash(script: str, *settings: str, **environment: str) -> subprocess.CompletedProcess[str]:

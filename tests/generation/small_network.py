@@ -7,8 +7,8 @@ from typing import Any, Optional
 
 import torch
 
-from unival_plugin.generation.constraints import AnswerTrie
 from unival_plugin.generation.generator import Hypothesis, SequenceGenerator
+from unival_plugin.generation.grammar import Grammar
 from unival_plugin.unival.model.config import from_preset
 from unival_plugin.unival.model.network import UnIVALNetwork
 
@@ -32,7 +32,7 @@ def search(
     net: UnIVALNetwork,
     source: torch.Tensor,
     prefix: Optional[torch.Tensor] = None,
-    trie: Optional[AnswerTrie] = None,
+    trie: Optional[Grammar] = None,
     **options: Any,
 ) -> list[list[Hypothesis]]:
     """Hypotheses of a batch of texts."""

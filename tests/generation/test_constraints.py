@@ -12,8 +12,9 @@ from small_network import DICTIONARY, search, tiny
 from torch import Tensor
 
 from unival_plugin.errors import ConfigError, DataError
-from unival_plugin.generation.constraints import AnswerTrie, block_repeated_ngrams
+from unival_plugin.generation.constraints import block_repeated_ngrams
 from unival_plugin.generation.generator import SequenceGenerator
+from unival_plugin.modules.trie import AnswerTrie
 from unival_plugin.unival.model.network import UnIVALNetwork
 
 EOS, PAD = 2, 1

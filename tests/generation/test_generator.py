@@ -16,9 +16,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "unival"))
 from full_size import CASES, drawn, golden, network
 
 from unival_plugin.errors import ConfigError
-from unival_plugin.generation.constraints import AnswerTrie
 from unival_plugin.generation.generator import SequenceGenerator
 from unival_plugin.generation.options import GenerationOptions, parse_eval_args
+from unival_plugin.modules.trie import AnswerTrie
 
 BEAM_CASES = [
     "beam_image", "beam_image_norepeat3", "beam_image_lenpen2", "beam_text_batch3", "beam_small_vocab",

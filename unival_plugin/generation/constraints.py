@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from ..errors import ConfigError, DataError
-from ..modules.trie import SPECIAL, AnswerTrie, find
+from ..modules.trie import SPECIAL, find
+from .grammar import Grammar
 from .options import GenerationOptions
 
 NEG_INF = float("-inf")
@@ -66,7 +67,8 @@ class SearchConstraints:
 
     Args:
         options: gives ``constraint_range`` and ``zero_shot``.
-        trie: the only answers that may follow the prefix (with ``zero_shot``: that prefix and rest may form together).
+        trie: an answer trie or another grammar: the only sequences that may follow the prefix (with ``zero_shot``: that
+            prefix and rest may form together).
         prefix_tokens: B x P int64, what each sentence begins with, padded on the right with ``pad``.
         batch: B.
         limit: tokens a hypothesis may have before its end symbol.
@@ -85,7 +87,7 @@ class SearchConstraints:
     def __init__(
         self,
         options: GenerationOptions,
-        trie: Optional[AnswerTrie],
+        trie: Optional[Grammar],
         prefix_tokens: Optional[Tensor],
         batch: int,
         limit: int,

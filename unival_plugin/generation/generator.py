@@ -21,8 +21,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..modules.cpu_kernels import fast_cpu_kernels, have_large_cpu_layers
-from ..modules.trie import SPECIAL, AnswerTrie
+from ..modules.trie import SPECIAL
 from .constraints import NEG_INF, SearchConstraints, block_repeated_ngrams, only
+from .grammar import Grammar
 from .options import GenerationOptions
 
 Hypothesis = dict[str, Any]
@@ -77,7 +78,7 @@ class SequenceGenerator(nn.Module):
         models: Optional[Sequence[nn.Module]],
         sample: dict[str, Any],
         prefix_tokens: Optional[Tensor] = None,
-        trie: Optional[AnswerTrie] = None,
+        trie: Optional[Grammar] = None,
         **_: Any,
     ) -> list[list[Hypothesis]]:
         """Hypotheses for every row of a batch.
@@ -87,7 +88,7 @@ class SequenceGenerator(nn.Module):
             sample: a batch; ``sample["net_input"]`` is handed to the encoders.
             prefix_tokens: B x P int64, what the hypotheses of each row begin with (after the start symbol), padded on
                 the right. Without a trie it is only preferred to everything else, see :class:`SearchConstraints`.
-            trie: the only answers possible, after the prefix.
+            trie: the only sequences possible after the prefix: an answer trie, a box grammar.
 
         Returns:
             For each row at most K hypotheses, best first: dicts with ``tokens`` (int64, with prefix and end symbol),

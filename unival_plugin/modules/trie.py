@@ -60,11 +60,7 @@ class AnswerTrie:
 
     def edges_from(self, nodes: Tensor) -> tuple[Tensor, Tensor]:
         """The edges that leave each of R nodes: row numbers and edge numbers, both of one length, int64."""
-        first = self._first[nodes]
-        counts = self._last[nodes] - first
-        rows = torch.arange(len(nodes), device=nodes.device).repeat_interleave(counts)
-        before = counts.cumsum(0) - counts
-        return rows, torch.arange(len(rows), device=nodes.device) + (first - before)[rows]
+        return spans(self._first[nodes], self._last[nodes])
 
     def follow(self, nodes: Tensor, symbols: Tensor) -> Tensor:
         """The nodes that R symbols lead to from R nodes, int64."""
@@ -87,6 +83,14 @@ def _edges_by_level(paths: Tensor) -> tuple[Tensor, int]:
         edges.append(level)
         nodes += len(level)
     return torch.cat(edges), nodes
+
+
+def spans(first: Tensor, last: Tensor) -> tuple[Tensor, Tensor]:
+    """All whole numbers from first to last - 1 of R pairs, one pair after the other: row numbers and the numbers."""
+    counts = last - first
+    rows = torch.arange(len(first), device=first.device).repeat_interleave(counts)
+    before = counts.cumsum(0) - counts
+    return rows, torch.arange(len(rows), device=first.device) + (first - before)[rows]
 
 
 def find(ascending: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:

@@ -43,6 +43,7 @@ class AnsweringConfig(UnIVALTaskConfig):
     eval_args: Optional[str] = option(
         '{"beam": 5, "unnormalized": true, "temperature": 1.0}', "how beamsearch generates, as JSON"
     )
+    noconstraints: bool = option(False, "generate freely instead of choosing from the answers")
     eval_print_samples: bool = option(False, "log an answer and what is right for every validation batch")
 
 
@@ -86,17 +87,13 @@ class AnsweringTask(ScoredTask):
         """See :func:`collate_answers`."""
         return partial(collate_answers, pad=self.text.dictionary.pad())
 
-    def constrained(self) -> bool:
-        """Whether only answers of the set may be given."""
-        return True
-
     # ---- answers
 
     def search(self, generator: SequenceGenerator, models: Any, sample: Any) -> list[list[Hypothesis]]:
         """Answers of every row, best first, without the decoder's prompt."""
         prefix = sample.get("prefix_tokens")
         prefix = None if prefix is None or prefix.shape[1] == 0 else prefix
-        if not self.constrained():
+        if self.cfg.noconstraints:
             return generator.generate(models, sample)
         if self.cfg.val_inference_type == "allcand":
             return self._candidates(models or generator.models, sample, prefix, generator.options.beam_size)

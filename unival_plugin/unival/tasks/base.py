@@ -233,8 +233,13 @@ class UnIVALTask(FairseqTask):
             ConfigError: a kind of search that is not supported.
         """
         flags = dict(args) if not hasattr(args, "__dict__") or hasattr(args, "keys") else vars(args)
-        options = GenerationOptions(constraint_range=self.cfg.constraint_range).with_flags(flags, "generation flags")
+        options = self.search_options(GenerationOptions().with_flags(flags, "generation flags"))
         return SequenceGenerator(models, self.target_dictionary, options)
+
+    def search_options(self, options: GenerationOptions) -> GenerationOptions:
+        """Those of a command with what the task's own flags say; for validation, generation and prediction alike."""
+        own = {"constraint_range": self.cfg.constraint_range, "zero_shot": self.cfg.zero_shot or None}
+        return options.with_flags(own, "--constraint-range, --zero-shot")
 
     def inference_step(
         self, generator: SequenceGenerator, models: Any, sample: Any, prefix_tokens: Any = None, constraints: Any = None

@@ -33,6 +33,9 @@ class UnIVALTaskConfig(FairseqDataclass):
     num_bins: int = option(1000, "number of coordinate symbols in the dictionary")
     imagenet_default_mean_and_std: bool = option(False, "normalise with ImageNet's mean and deviation instead of 0.5")
     constraint_range: Optional[str] = option(None, "only ids 0..3 and start..end-1 may be generated: start,end")
+    zero_shot: bool = option(
+        False, "constrain the search after the softmax (range, answers), as the original's zero-shot evaluation"
+    )
     read_from_img_path: bool = option(False, "picture cells are paths below --image-dir instead of base64")
     image_dir: Optional[str] = option(None, "folder that picture paths are relative to")
     use_dataaug: bool = option(False, "augment training pictures (random size, crop and operations)")

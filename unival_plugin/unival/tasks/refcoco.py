@@ -6,6 +6,7 @@ from typing import Any, Optional
 
 import numpy as np
 import torch
+from fairseq.dataclass import ChoiceEnum
 from fairseq.tasks import register_task
 
 from ...data.boxes import COORDINATES, BoxCodec, BoxEncoder, collate_boxes, parse_box
@@ -13,7 +14,8 @@ from ...data.dataset import Place
 from ...data.samples import Batch, Example, Picture, Sample, SampleEncoder
 from ...data.text import pre_caption
 from ...errors import ConfigError, DataError
-from ...generation.generator import Hypothesis
+from ...generation.generator import Hypothesis, SequenceGenerator
+from ...generation.grammar import BoxGrammar
 from ...generation.options import GenerationOptions
 from ...metrics.boxes import BoxMetric
 from .config import UnIVALTaskConfig, option
@@ -34,6 +36,11 @@ class RefcocoConfig(UnIVALTaskConfig):
         None,
         "overlap (IoU) from which a box is right, e.g. 0.5, or several, of which score is the first; default: score is "
         "the mean overlap itself",
+    )
+    box_grammar: ChoiceEnum(["none", "bins", "ordered"]) = option(  # type: ignore[valid-type]
+        "bins",
+        "what the search may give: four bins, four bins with x0 <= x1 and y0 <= y1, or anything (as the original); the "
+        "scores of boxes are the same",
     )
     min_area_size: Optional[float] = option(None, "right boxes above this area in square pixels are large: score_large")
     max_area_size: Optional[float] = option(None, "right boxes below this area in square pixels are small: score_small")
@@ -73,6 +80,9 @@ class RefcocoTask(ScoredTask):
         super().__init__(cfg, text)
         self.codec = BoxCodec(cfg.num_bins, cfg.max_image_size, cfg.patch_image_size)
         self.first_bin = text.dictionary.index("<bin_0>")
+        ordered = str(cfg.box_grammar) == "ordered"
+        grammar = BoxGrammar(self.first_bin, cfg.num_bins, text.dictionary.eos(), ordered)
+        self.grammar = None if str(cfg.box_grammar) == "none" else grammar
         self.metric = BoxMetric(self._thresholds(), cfg.min_area_size, cfg.max_area_size)
         self.sums = {"score": ("_score_sum", 4), "iou": ("_iou_sum", 4)}
         for threshold in self.metric.thresholds:
@@ -95,10 +105,16 @@ class RefcocoTask(ScoredTask):
         """All splits alike."""
         return ExpressionReader(self.cfg.max_src_length)
 
-    def query_options(self) -> GenerationOptions:
-        """As in validation, but never fewer or more symbols than a box has."""
-        lengths = {"min_len": COORDINATES, "max_len_a": 0.0, "max_len_b": COORDINATES}
-        return super().query_options().with_flags(lengths, "boxes")
+    def search_options(self, options: GenerationOptions) -> GenerationOptions:
+        """As the base; with a box grammar never fewer or more symbols than a box has.
+
+        Repeated coordinates are not blocked where their order is given: the only ones left might be blocked.
+        """
+        options = super().search_options(options)
+        if self.grammar is None:
+            return options
+        boxes = {"min_len": COORDINATES, "max_len_a": 0.0, "max_len_b": COORDINATES, "zero_shot": True}
+        return options.with_flags({**boxes, **({"no_repeat_ngram_size": 0} if self.grammar.ordered else {})}, "boxes")
 
     def sample_encoder(self, training: bool = False) -> SampleEncoder:
         """Examples to tensors, with the box as the target."""
@@ -109,6 +125,10 @@ class RefcocoTask(ScoredTask):
         return collate_boxes
 
     # ---- answers
+
+    def search(self, generator: SequenceGenerator, models: Any, sample: Any) -> list[list[Hypothesis]]:
+        """Boxes of every row, best first."""
+        return generator.generate(models, sample, trie=self.grammar)
 
     def validates(self) -> bool:
         """With ``--eval-acc``."""

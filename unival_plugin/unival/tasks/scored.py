@@ -2,6 +2,7 @@
 
 import logging
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Optional, cast
 
@@ -76,25 +77,26 @@ class ScoredTask(UnIVALTask, ABC):
         """How a picture and a text become an example without target: as the row reader does it."""
         return cast(Any, self.row_reader("test")).query
 
-    def query_options(self) -> GenerationOptions:
-        """How predictions are searched unless told otherwise: as in validation."""
-        return self._eval_search()
-
     # ---- validation
 
     def validation_metrics(self) -> set[str]:
         """The metrics, where validation answers rows."""
         return set(self.sums) if self.validates() else set()
 
-    def _eval_search(self) -> GenerationOptions:
-        return self.eval_options.with_flags({"constraint_range": self.cfg.constraint_range}, "--constraint-range")
+    def answer_options(self, flags: Mapping[str, Any]) -> GenerationOptions:
+        """How validation and predictions search: ``--eval-args`` changed by ``flags``.
+
+        Raises:
+            ConfigError: a flag out of range or of a search that is not supported.
+        """
+        return self.search_options(self.eval_options.with_flags(flags, "generation"))
 
     def evaluate(self, sample: Any, model: Any) -> dict[str, Any]:
         """Sums of the scores and the number of answers."""
         if not self.validates():
             return {}
         if self._generator is None:
-            self._generator = SequenceGenerator([], self.target_dictionary, self._eval_search())
+            self._generator = SequenceGenerator([], self.target_dictionary, self.answer_options({}))
         hypotheses = [] if sample["is_dummy"] else self.search(self._generator, [model], sample)
         predictions, references = self.predictions(hypotheses, sample), self.references(sample)
         if getattr(self.cfg, "eval_print_samples", False) and predictions:

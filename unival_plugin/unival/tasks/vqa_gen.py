@@ -24,8 +24,6 @@ class VqaGenConfig(AnsweringConfig):
     max_object_length: int = option(30, "at most so many objects of a row with --add-object")
     add_object: bool = option(False, "tell the encoder the objects of the row")
     uses_ema: bool = option(False, "validate with the averaged weights (needs --store-ema)")
-    zero_shot: bool = option(False, "constrain the search after the softmax, as the original's zero-shot evaluation")
-    noconstraints: bool = option(False, "generate freely instead of choosing from the answers")
     official_score: bool = option(False, "compare answers as the official VQA evaluation does (articles, numbers, …)")
 
 
@@ -79,15 +77,10 @@ class VqaGenTask(AnsweringTask):
     def __init__(self, cfg: VqaGenConfig, text: Any) -> None:
         super().__init__(cfg, text)
         self.uses_ema = bool(cfg.uses_ema)  # fairseq's trainer hands the average to tasks with this attribute
-        self.eval_options = self.eval_options.with_flags({"zero_shot": cfg.zero_shot}, "--zero-shot")
 
     def row_reader(self, split: str) -> QuestionReader:
         """All splits alike."""
         return QuestionReader(self.cfg.max_src_length, self.cfg.max_object_length, self.cfg.add_object)
-
-    def constrained(self) -> bool:
-        """Unless ``--noconstraints``."""
-        return not self.cfg.noconstraints
 
     def valid_step(self, sample: Any, model: Any, criterion: Any, **more: Any) -> Any:
         """As the base, with the averaged weights if ``--uses-ema``."""
