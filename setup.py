@@ -11,7 +11,7 @@ EXTRAS = {
     "gpu": ["xformers"],  # --attention-backend xformers; torch's own kernels need nothing
     "fast": ["numba"],  # faster resizing of pictures, with the same pixels
     "demo": ["scikit-learn"],  # the quickstart's pictures of digits
-    "dev": ["pytest>=8", "pytest-timeout", "hypothesis", "ruff", "mypy", "scikit-learn"],
+    "dev": ["pytest>=8", "pytest-timeout", "pytest-xdist", "hypothesis", "ruff", "mypy", "scikit-learn"],
 }
 
 setup(

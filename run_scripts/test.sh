@@ -3,6 +3,7 @@
 #
 # usage: bash run_scripts/test.sh [KEY=VALUE ...]
 #   PYTEST        arguments for pytest (default: all tests)
+#   TEST_WORKERS  processes that test side by side (default: 2; some 2 GB of memory each)
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 settings "$@"
 
@@ -13,4 +14,4 @@ export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 .venv/bin/ruff format --check .
 .venv/bin/mypy
 # shellcheck disable=SC2086  # PYTEST holds several words
-exec .venv/bin/python -m pytest ${PYTEST:-}
+exec .venv/bin/python -m pytest --numprocesses "${TEST_WORKERS:-2}" --dist loadfile ${PYTEST:-}

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
-SCRIPTS = ["attention.py", "beam_search.py", "image_loader.py", "index_building.py", "train_step.py"]
+SCRIPTS = ["answers.py", "attention.py", "beam_search.py", "image_loader.py", "index_building.py", "train_step.py"]
 TINY = ["--arch", "unival_tiny", "--patch-image-size", "64", "--rounds", "1", "--threads", "1"]
 MACHINE = {"machine", "python", "torch", "threads", "clock"}
 
@@ -88,6 +88,16 @@ def test_beam_search_finds_the_same_as_stock() -> None:
     assert machine.keys() >= MACHINE
     assert [line["early_ends"] for line in lines] == [False, True]
     assert all({"encoder", "ours", "stock", "stock_by_ours"} <= set(line["seconds"]) for line in lines)
+
+
+def test_answers_are_the_same_as_stocks_and_as_the_written_out_scores() -> None:
+    machine, free, prompted = json_lines(
+        "answers.py", *TINY, "--batch-size", "2", "--beam", "9", "--answers", "9", "--memory"
+    )
+    assert machine.keys() >= MACHINE
+    assert (free["prompt"], prompted["prompt"]) == (0, 7) and free["agree"] == prompted["agree"] == 2
+    assert set(free["seconds"]) == set(prompted["seconds"]) | {"trie_after_softmax"} == set(free["extra_peak_GB"])
+    assert {"stock_by_trie", "stock_by_all_candidates", "written_out_by_all_candidates"} <= set(prompted["ratios"])
 
 
 def test_index_building_reports_speed_and_memory() -> None:

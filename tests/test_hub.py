@@ -150,9 +150,7 @@ class TestTexts:
         with pytest.raises(ConfigError, match=r"loaded for task vqa_gen.* for refcoco"):
             predictor.ground(pictures, "red")
 
-    def test_a_model_trained_for_yes_and_no_says_them(
-        self, digits: Path, tmp_path: Path, pictures: list[Path]
-    ) -> None:
+    def test_a_model_trained_for_yes_and_no_says_them(self, digits: Path, tmp_path: Path, pictures: list[Path]) -> None:
         default = '{"no": 0, "yes": 1}'
         path = make_checkpoint(digits, tmp_path, "vqa_gen", ans2label_dict=default)
         assert set(from_pretrained(path, "cpu").answer(pictures, "is it red?")) <= {"yes", "no"}

@@ -146,3 +146,25 @@ def test_a_training_from_a_checkpoint_is_evaluated(name: str, rows: Path, tmp_pa
         assert f"{name}_{file}_predict.meta.json {{" in done.stdout
         meta = json.loads((tmp_path / "results" / f"{name}_{file}_predict.meta.json").read_text())
         assert meta["rows"] == 6 and 0 <= meta["scores"][metric] <= 1
+
+
+@pytest.mark.slow
+def test_the_quickstart_goes_on_to_other_tasks(tmp_path: Path) -> None:
+    settings = [f"FOLDER={tmp_path}", "INIT_FROM=", "TRAIN_ROWS=16", "MAX_EPOCH=1", "WORKERS=0", "TASKS=snli_ve"]
+    done = bash("quickstart_answers.sh", *settings)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "snli_test_predict.meta.json {'snli_score'" in done.stdout
+    assert (tmp_path / "snli_ve_sheet.png").is_file() and (tmp_path / "snli_ve" / "digits.model").is_file()
+
+
+def test_the_quickstart_needs_its_captioner(tmp_path: Path) -> None:
+    done = bash("quickstart_answers.sh", f"FOLDER={tmp_path}")
+    assert done.returncode == 2 and "bash run_scripts/quickstart.sh makes it" in done.stderr
+    done = bash("quickstart_answers.sh", f"FOLDER={tmp_path}", "INIT_FROM=", "TASKS=vqa", "DRY_RUN=1")
+    assert done.returncode == 2 and "unknown task vqa; known are" in done.stderr
+
+
+def test_the_quickstart_keeps_the_pictures_features_where_words_are_matched() -> None:
+    commands = dry("quickstart_answers.sh", "INIT_FROM=m.pt")
+    trained = {value(c, "--task"): "--freeze-image-encoder" in c for c in commands if "--save-dir" in c}
+    assert trained == {"vqa_gen": True, "refcoco": False, "snli_ve": True}

@@ -258,7 +258,45 @@ class TestMistakes:
             grounding(digits, tmp_path, patch_image_size=96)
 
 
-def test_an_answer_outside_the_set_may_only_end(digits: Path, tmp_path: Path) -> None:
-    text = vqa(digits, tmp_path).text
-    masks = AnswerSet(["two", "a two"], text).allowed(text.encode(" three"))
-    assert masks[-1].nonzero().flatten().tolist() == [text.dictionary.eos()]
+def entailment(digits: Path, tmp_path: Path, **options: Any) -> SnliVeTask:
+    config = SnliVeConfig(**{
+        "data": write(tmp_path / "x.tsv", [["1", gradient(32, 32), "it is a two", "a two", "entailment"]]),
+        "selected_cols": "0,1,2,3,4", "bpe": "sentencepiece", "sentencepiece_model": f"{digits}/digits.model",
+        "code_dict_size": 8, "num_bins": 8, "patch_image_size": 32, "prompt_type": "none", **options,
+    })  # fmt: skip
+    return SnliVeTask.setup_task(OmegaConf.structured(config))
+
+
+def test_an_answer_outside_the_set_is_unbound_in_evaluation(digits: Path, tmp_path: Path) -> None:
+    answers = AnswerSet(["two", "a two"], vqa(digits, tmp_path).text)
+    assert answers.allowed(answers.text.encode(" three")).all()
+    assert answers.allowed(answers.text.encode(" a")).all()  # the beginning of one is none
+    assert not answers.allowed(answers.text.encode(" two")).all()
+
+
+@pytest.mark.parametrize("build, column", [(vqa, 3), (entailment, 4)])
+def test_an_answer_outside_the_set_cannot_be_learned(digits: Path, tmp_path: Path, build: Any, column: int) -> None:
+    task = build(digits, tmp_path, ans2label_dict='{"four": 0}')
+    with pytest.raises(DataError, match=rf"x\.tsv:row 1, column {column}: the answer .* is not among the 1 answers"):
+        samples_of(task, "train")
+    samples, batch = samples_of(task, "valid")
+    assert len(samples) == len(batch["id"]) > 0
+    task = build(digits, tmp_path, ans2label_dict='{"four": 0}', noconstraints=True)
+    assert samples_of(task, "train")[0]
+
+
+def test_an_empty_statement_is_named(digits: Path, tmp_path: Path) -> None:
+    task = entailment(digits, tmp_path)
+    task.cfg.data = write(tmp_path / "bad.tsv", [["1", gradient(32, 32), "  ", "a two", "entailment"]])
+    with pytest.raises(DataError, match=r"bad\.tsv:row 1, column 2: the hypothesis is empty"):
+        samples_of(task)
+
+
+@pytest.mark.parametrize("box", ["70,5,90,30", "0,48,9,60", "-9,-9,0,9"])
+def test_a_box_outside_the_picture_is_named(digits: Path, tmp_path: Path, box: str) -> None:
+    task = grounding(digits, tmp_path)
+    task.cfg.data = write(tmp_path / "bad.tsv", [["a", gradient(64, 48), "it", box]])
+    with pytest.raises(
+        DataError, match=rf"bad\.tsv:row 1, column 1: the box {box} lies outside the picture of 64 x 48"
+    ):
+        samples_of(task)

@@ -86,8 +86,27 @@ class AnswerSet:
         """The set as a trie."""
         return AnswerTrie(self.tokens, self.text.dictionary.eos())
 
+    def check(self, answer: str, where: str) -> None:
+        """Whether an answer can be learned.
+
+        Raises:
+            DataError: it is not in the set.
+        """
+        if answer not in self._known:
+            raise DataError(
+                f"{where}: the answer {answer[:40]!r} is not among the {len(self.answers)} answers of the set; add it "
+                "(--ans2label-file), correct it, or leave such rows out (--on-bad-row skip counts them)"
+            )
+
+    @cached_property
+    def _known(self) -> frozenset[str]:
+        return frozenset(answer.strip() for answer in self.answers)
+
     def allowed(self, answer: Tensor) -> Tensor:
-        """What may follow each beginning of an answer: bool (len(answer) + 1, V); an unknown one may only end."""
+        """What may follow each beginning of an answer: bool (len(answer) + 1, V).
+
+        An answer that is not in the set, as evaluation may meet, is unbound: its loss would not be a number otherwise.
+        """
         path = torch.cat([answer.new_zeros(1), answer])  # the first entry is not read
         nodes = [torch.zeros(1, dtype=torch.int64)]
         for symbol in path[1:]:
@@ -95,6 +114,9 @@ class AnswerSet:
         rows, edges = self.trie.edges_from(torch.cat(nodes))
         mask = torch.zeros(len(nodes), len(self.text.dictionary), dtype=torch.bool)
         mask[rows, self.trie.tokens[edges]] = True
+        targets = torch.cat([answer, answer.new_tensor([self.text.dictionary.eos()])])
+        if not bool(mask[torch.arange(len(targets)), targets].all()):
+            mask.fill_(True)
         return mask
 
 

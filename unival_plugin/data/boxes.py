@@ -73,6 +73,16 @@ def parse_box(cell: str, where: str) -> Tensor:
     return box
 
 
+def _check_inside(box: Tensor, size: tuple[int, int], where: str) -> None:
+    """Edges may lie a little outside, as in public data; a box that shows nothing of the picture is a mistake."""
+    x0, y0, x1, y1 = box.tolist()
+    if min(x1, y1) <= 0 or x0 >= size[0] or y0 >= size[1]:
+        raise DataError(
+            f"{where}: the box {x0:g},{y0:g},{x1:g},{y1:g} lies outside the picture of {size[0]} x {size[1]} pixels; "
+            "boxes are x0,y0,x1,y1 in pixels of the original picture"
+        )
+
+
 class BoxEncoder(SampleEncoder):
     """Examples whose target is a box: ``extras["region_coord"]`` in pixels of the original picture.
 
@@ -89,10 +99,12 @@ class BoxEncoder(SampleEncoder):
         self.codec = codec
 
     def __call__(self, example: Example, rng: Callable[[], np.random.Generator]) -> Sample:
-        """As the base; raises DataError as the base."""
+        """As the base; raises DataError as the base, and for a box outside the picture."""
         image = self.open(example)
         ratios = self.codec.ratios(image.size)
         box = example.extras.get("region_coord")
+        if box is not None:
+            _check_inside(box, image.size, example.where)
         bins = [] if box is None else self.codec.encode(box, ratios).tolist()
         symbols = " ".join(f"<bin_{number}>" for number in bins)
         sample = super().__call__(replace(example, image=image, target=symbols, symbols=True), rng)

@@ -87,6 +87,10 @@ class AnsweringTask(ScoredTask):
         """See :func:`collate_answers`."""
         return partial(collate_answers, pad=self.text.dictionary.pad())
 
+    def learnable(self, split: str) -> Optional[AnswerSet]:
+        """The answers that rows of ``split`` must have; None: any. Evaluation may meet others, which are just wrong."""
+        return self.answers if split == "train" and not self.cfg.noconstraints else None
+
     # ---- answers
 
     def search(self, generator: SequenceGenerator, models: Any, sample: Any) -> list[list[Hypothesis]]:

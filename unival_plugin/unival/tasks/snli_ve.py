@@ -5,6 +5,7 @@ from typing import Any, Optional
 
 from fairseq.tasks import register_task
 
+from ...data.answers import AnswerSet
 from ...data.dataset import Place
 from ...data.samples import Example, Picture
 from ...data.text import pre_caption
@@ -31,13 +32,16 @@ class HypothesisReader:
 
     max_words: int
     add_caption: bool
+    learnable: Optional[AnswerSet] = None  # where only these answers can be learned
 
     def __call__(self, cells: list[str], place: Place) -> Example:
         row_id, image, hypothesis, caption, label = cells[:5]
         if label not in ANSWERS:
             raise DataError(f"{place(4)}: {label[:40]!r} is no label; use {', '.join(ANSWERS)}")
         answer = ANSWERS[label]
-        source = self._source(hypothesis, caption)
+        if self.learnable is not None:
+            self.learnable.check(answer, place(4))
+        source = self._source(hypothesis, caption, place(2))
         return Example(row_id, source, f" {answer}", image, place(1), extras={"ref_dict": {answer: 1.0}})
 
     def query(self, image: Picture, text: str, where: str, context: str = "") -> Example:
@@ -46,12 +50,12 @@ class HypothesisReader:
         Raises:
             DataError: no statement.
         """
-        if not pre_caption(text, self.max_words):
-            raise DataError(f"{where}: the hypothesis is empty; fill it in or delete the row")
-        return Example(where, self._source(text, context), "", image, where)
+        return Example(where, self._source(text, context, where), "", image, where)
 
-    def _source(self, hypothesis: str, caption: str) -> str:
+    def _source(self, hypothesis: str, caption: str, where: str) -> str:
         statement = pre_caption(hypothesis, self.max_words)
+        if not statement:
+            raise DataError(f"{where}: the hypothesis is empty; fill it in or delete the row")
         if not self.add_caption:
             return f' does the image describe " {statement} "?'
         known = pre_caption(caption, self.max_words)
@@ -67,8 +71,8 @@ class SnliVeTask(AnsweringTask):
     count = "_snli_cnt"
 
     def row_reader(self, split: str) -> HypothesisReader:
-        """All splits alike."""
-        return HypothesisReader(self.cfg.max_src_length, self.cfg.add_caption)
+        """All splits alike, but that training rows need an answer of the set."""
+        return HypothesisReader(self.cfg.max_src_length, self.cfg.add_caption, self.learnable(split))
 
     def result(self, row_id: str, prediction: str) -> dict[str, Any]:
         """The id and the answer."""

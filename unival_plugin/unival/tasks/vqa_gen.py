@@ -1,13 +1,13 @@
 """Questions about pictures (UnIVAL, ``tasks/mm_tasks/vqa_gen.py``): registered as task ``vqa_gen``."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Optional
 
 import numpy as np
 import torch
 from fairseq.tasks import register_task
 
-from ...data.answers import SEPARATOR, parse_references
+from ...data.answers import SEPARATOR, AnswerSet, parse_references
 from ...data.dataset import Place
 from ...data.samples import Example, Picture
 from ...data.text import pre_question
@@ -34,11 +34,14 @@ class QuestionReader:
     max_words: int
     max_objects: int
     add_object: bool
+    learnable: Optional[AnswerSet] = None  # where only these answers can be learned
 
     def __call__(self, cells: list[str], place: Place) -> Example:
         row_id, image, text, answers, objects = cells[:5]
         references = parse_references(answers, place(3))
         best = max(references, key=lambda answer: references[answer])
+        if self.learnable is not None:
+            self.learnable.check(best, place(3))
         confidence = torch.tensor([references[best]], dtype=torch.float32)
         return Example(
             id=row_id,
@@ -79,8 +82,9 @@ class VqaGenTask(AnsweringTask):
         self.uses_ema = bool(cfg.uses_ema)  # fairseq's trainer hands the average to tasks with this attribute
 
     def row_reader(self, split: str) -> QuestionReader:
-        """All splits alike."""
-        return QuestionReader(self.cfg.max_src_length, self.cfg.max_object_length, self.cfg.add_object)
+        """All splits alike, but that training rows need an answer of the set."""
+        cfg = self.cfg
+        return QuestionReader(cfg.max_src_length, cfg.max_object_length, cfg.add_object, self.learnable(split))
 
     def valid_step(self, sample: Any, model: Any, criterion: Any, **more: Any) -> Any:
         """As the base, with the averaged weights if ``--uses-ema``."""
