@@ -6,7 +6,7 @@
 #   TASKS         what to teach, each from the captioner (default: "vqa_gen refcoco snli_ve")
 #   FOLDER        folder of quickstart.sh (default: runs/quickstart); everything goes there, an interrupted run continues
 #   INIT_FROM     captioner to start from (default: FOLDER/model/checkpoint_best.pt); empty trains from scratch
-#   MAX_EPOCH, LR, BATCH_SIZE, TRAIN_ROWS, SEED, WORKERS
+#   MAX_EPOCH     (default: 12 for questions, else 8)      LR, BATCH_SIZE, TRAIN_ROWS, SEED, WORKERS
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 settings "$@"
 
@@ -34,19 +34,19 @@ for task in ${TASKS:-vqa_gen refcoco snli_ve}; do
         vqa_gen)
             name=vqa
             flags=(--selected-cols 0,5,2,3,4 --ans2label-file "$DATA/answers.json" --prompt-type prev_output)
-            metric=vqa_score trunk=("${kept[@]}")
+            metric=vqa_score epochs=12 trunk=("${kept[@]}")
             evaluation=(vqa/eval/eval_vqa.sh ANSWERS="$DATA/answers.json" INFERENCE_TYPE=allcand ZERO_SHOT=)
             ;;
         refcoco)
             name=refcoco
             flags=(--selected-cols 0,4,2,3 --max-image-size 64 --acc-thresh 0.5 --eval-acc --eval-args '{"beam":1}')
-            metric=score trunk=()
+            metric=score epochs=8 trunk=()
             evaluation=(refcoco/eval/eval_refcoco.sh MAX_IMAGE_SIZE=64 ACC_THRESH=0.5,0.7 AREAS= NO_REPEAT=0)
             ;;
         snli_ve)
             name=snli
             flags=(--selected-cols 0,2,3,4,5 --prompt-type prev_output)
-            metric=snli_score trunk=("${kept[@]}")
+            metric=snli_score epochs=8 trunk=("${kept[@]}")
             evaluation=(snli_ve/eval/eval_snli_ve.sh)
             ;;
         *)
@@ -56,7 +56,8 @@ for task in ${TASKS:-vqa_gen refcoco snli_ve}; do
     esac
     echo "== training $task (log: $run/train.log)"
     [[ -z $INIT_FROM ]] || flags+=(--finetune-from-model "$INIT_FROM" "${trunk[@]}")
-    train_on_digits "$task" "$run" "$DATA/${name}_" "${flags[@]}" --dropout 0 --best-checkpoint-metric "$metric"
+    MAX_EPOCH=${MAX_EPOCH:-$epochs} train_on_digits "$task" "$run" "$DATA/${name}_" "${flags[@]}" --dropout 0 \
+        --best-checkpoint-metric "$metric"
     echo "== evaluating $task on the test pictures"
     evaluate_digits "${evaluation[@]}"
     perform python "$ROOT/dataset_tools/contact_sheet.py" --tsv "$DATA/${name}_test.tsv" --task "$task" --limit 36 \
