@@ -233,3 +233,18 @@ def test_only_mistakes_are_printed_as_one_line(capsys: pytest.CaptureFixture[str
     compat.messages.one_line_errors(stock, KeyError, bug, None)
     assert capsys.readouterr().err == "fairseq-train: error: a.tsv: bad\n"
     assert others == [bug]
+
+
+@pytest.mark.parametrize("module, printed", [("fairseq_cli.validate", True), ("somewhere", False)])
+def test_what_commands_assert_of_their_options_is_one_line(
+    capsys: pytest.CaptureFixture[str], module: str, printed: bool
+) -> None:
+    seen: list[Any] = []
+    scope: dict[str, Any] = {"__name__": module}
+    exec('def main():\n    assert False, "Must specify batch size"', scope)  # the assertion's frame names its module
+    try:
+        scope["main"]()
+    except AssertionError as error:
+        compat.messages.one_line_errors(lambda *args: seen.append(args), AssertionError, error, error.__traceback__)
+    assert ("error: Must specify batch size" in capsys.readouterr().err) == printed
+    assert bool(seen) != printed

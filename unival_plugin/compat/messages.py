@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,20 @@ MISTAKES = {kind.__name__: kind for kind in (DataError, CheckpointError, ConfigE
 
 def one_line_errors(original: Callable[..., None], kind: type, error: BaseException, trace: Any) -> None:
     """Prints a user's mistake as one line instead of fairseq's traceback; all other errors as before."""
-    mistake = user_error(error)
+    mistake = user_error(error) or complaint_of_command(error)
     if mistake is None:
         original(kind, error, trace)
         return
     print(f"{Path(sys.argv[0]).name}: error: {mistake}", file=sys.stderr)
+
+
+def complaint_of_command(error: BaseException) -> str | None:
+    """fairseq's commands assert what options they need, e.g. a batch size: the words of such an assertion."""
+    if not isinstance(error, AssertionError):
+        return None
+    *_, last = traceback.walk_tb(error.__traceback__)
+    in_command = str(last[0].f_globals.get("__name__", "")).startswith("fairseq_cli.")
+    return str(error).strip().replace("\n", " ") or None if in_command else None
 
 
 def user_error(error: BaseException | None) -> str | None:
