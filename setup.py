@@ -11,7 +11,8 @@ EXTRAS = {
     "gpu": ["xformers"],  # --attention-backend xformers; torch's own kernels need nothing
     "fast": ["numba"],  # faster resizing of pictures, with the same pixels
     "demo": ["scikit-learn"],  # the quickstart's pictures of digits
-    "dev": ["pytest>=8", "pytest-timeout", "pytest-xdist", "hypothesis", "ruff", "mypy", "scikit-learn"],
+    "plot": ["matplotlib>=3.8"],  # pictures of unival merge --sweep
+    "dev": ["pytest>=8", "pytest-timeout", "pytest-xdist", "hypothesis", "ruff", "mypy", "matplotlib", "scikit-learn"],
 }
 
 setup(

@@ -7,6 +7,7 @@ from digits_language import ADJECTIVES, PLACES, Setting, name, pick, pointers, r
 from digits_scenes import Scene, encoded_picture
 
 TASK_NUMBER = 2
+NAME_SHARE = 0.1
 
 LONE = ("the digit", "the digit in the image", "the {name} in the image")
 NAMED = ("the {name}",)
@@ -25,10 +26,16 @@ def grounding_row(scene: Scene, setting: Setting) -> list[str]:
 
 
 def draw_expression(rng: np.random.Generator, scene: Scene, number: int) -> str:
-    """Words that describe digit ``number`` of the scene and no other; the possible ways are equally likely."""
-    ways = [_named(rng, scene, number)] if number in unique(scene) else []
+    """Words that describe digit ``number`` of the scene and no other.
+
+    Among several digits the name alone is rare, as in RefCOCO, where people mostly add the place; the other ways that
+    are possible are equally likely.
+    """
+    ways: list[str] = []
     if len(scene.digits) == 1:
-        ways.append(pick(rng, LONE).format(name=name(scene, number)))
+        ways += [_named(rng, scene, number), pick(rng, LONE).format(name=name(scene, number))]
+    elif number in unique(scene) and rng.random() < NAME_SHARE:
+        return _named(rng, scene, number)
     else:
         place = PLACES[scene.layout][number]
         adjective = pick(rng, ADJECTIVES[place])

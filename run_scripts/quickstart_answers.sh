@@ -6,7 +6,7 @@
 #   TASKS         what to teach, each from the captioner (default: "vqa_gen refcoco snli_ve")
 #   FOLDER        folder of quickstart.sh (default: runs/quickstart); everything goes there, an interrupted run continues
 #   INIT_FROM     captioner to start from (default: FOLDER/model/checkpoint_best.pt); empty trains from scratch
-#   MAX_EPOCH     (default: 12 for questions, else 8)      LR, BATCH_SIZE, TRAIN_ROWS, SEED, WORKERS
+#   MAX_EPOCH     (default: 16 for questions, else 8)      LR, BATCH_SIZE, TRAIN_ROWS, SEED, WORKERS
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 settings "$@"
 
@@ -34,7 +34,7 @@ for task in ${TASKS:-vqa_gen refcoco snli_ve}; do
         vqa_gen)
             name=vqa
             flags=(--selected-cols 0,5,2,3,4 --ans2label-file "$DATA/answers.json" --prompt-type prev_output)
-            metric=vqa_score epochs=12 trunk=("${kept[@]}")
+            metric=vqa_score epochs=16 trunk=("${kept[@]}")
             evaluation=(vqa/eval/eval_vqa.sh ANSWERS="$DATA/answers.json" INFERENCE_TYPE=allcand ZERO_SHOT=)
             ;;
         refcoco)

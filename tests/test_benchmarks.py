@@ -12,7 +12,15 @@ from typing import Any
 import pytest
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
-SCRIPTS = ["answers.py", "attention.py", "beam_search.py", "image_loader.py", "index_building.py", "train_step.py"]
+SCRIPTS = [
+    "answers.py",
+    "attention.py",
+    "beam_search.py",
+    "image_loader.py",
+    "index_building.py",
+    "merging.py",
+    "train_step.py",
+]
 TINY = ["--arch", "unival_tiny", "--patch-image-size", "64", "--rounds", "1", "--threads", "1"]
 MACHINE = {"machine", "python", "torch", "threads", "clock"}
 

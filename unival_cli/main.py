@@ -17,6 +17,7 @@ COMMANDS = {
     "predict": ("unival_cli.predict", "answer for pictures with a trained checkpoint: captions, answers, boxes"),
     "inspect": ("unival_cli.inspect", "show what a checkpoint holds, without executing anything in it"),
     "convert": ("unival_cli.convert", "rewrite a checkpoint: .pt or .safetensors, averaged weights, fewer bits"),
+    "merge": ("unival_cli.merge", "average checkpoints, or merge them in other ways, into one"),
     "data": ("unival_cli.data", "index, validate, shuffle and pack data files"),
 }
 EXIT_USER_ERROR = 2

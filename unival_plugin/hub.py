@@ -13,7 +13,9 @@ from fairseq import checkpoint_utils, utils
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
+from .checkpoints.adapters import apply_adapter
 from .compat.averages import with_average_as_model
+from .compat.stored_options import adopt_options
 from .data.dataset import BadRow
 from .data.image import decode_image
 from .data.samples import Query, Sample, SampleEncoder, collate
@@ -55,7 +57,11 @@ class Prediction(Answer):
 
 
 def from_pretrained(
-    path: str | Path, device: str | torch.device | None = None, ema: bool = False, **overrides: Any
+    path: str | Path,
+    device: str | torch.device | None = None,
+    ema: bool = False,
+    adapter: str | Path | None = None,
+    **overrides: Any,
 ) -> Predictor:
     """Loads a checkpoint for prediction.
 
@@ -63,16 +69,20 @@ def from_pretrained(
         path: a checkpoint of ``fairseq-train``, a released file, or what `unival convert` has made of them.
         device: default: the GPU if there is one, else the CPU.
         ema: use the averaged weights of a file that was trained with ``--store-ema``.
+        adapter: file with what was trained on top of ``path`` (`unival convert --only-trained`).
         overrides: options of the task or model to replace, e.g. ``bpe_dir="bpe"``, and ``task="vqa_gen"`` (with
             ``prompt_type="prev_output", ans2label_file="answers.json"``) for a file that was trained for another task.
             Text files that the checkpoint names but that are gone are also looked for beside the checkpoint.
 
     Raises:
-        CheckpointError: the file is missing, damaged, unsafe, of another task, or holds no average.
+        CheckpointError: a file is missing, damaged, unsafe, of another task or base, or holds no average.
         ConfigError: a tokenizer or answer file is missing, or an option that the task needs.
     """
     path = Path(path)
     state = checkpoint_utils.load_checkpoint_to_cpu(str(path), overrides or None)
+    if adapter is not None:
+        state = apply_adapter(state, adapter)
+        adopt_options(state, overrides, str(adapter))
     if state.get("cfg") is None:
         raise CheckpointError(f"{path}: holds weights but no configuration; use a file that fairseq-train has written")
     if ema:

@@ -43,7 +43,9 @@ def raising(error):
     return action
 
 
-@pytest.mark.parametrize("argv", [["--help"], ["data", "--help"], ["data", "validate", "--help"], ["--version"]])
+@pytest.mark.parametrize(
+    "argv", [["--help"], ["data", "--help"], ["data", "validate", "--help"], ["merge", "--help"], ["--version"]]
+)
 def test_help_imports_nothing_heavy(argv):
     code = f"""
 import sys

@@ -109,6 +109,7 @@ def test_frequencies_are_read_only_where_captions_are_scored(
     task: CaptionTask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     task.cfg.eval_cider, task.cfg.eval_cider_cached_tokens = False, str(tmp_path / "of another machine.json")
+    monkeypatch.setattr(compat, "command_line", {})
     load(task, "valid")
     monkeypatch.setattr(compat, "command_line", {"scoring": "caption"})
     with pytest.raises(ConfigError, match="of another machine"):

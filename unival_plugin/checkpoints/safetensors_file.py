@@ -58,7 +58,7 @@ def write_safetensors(state: dict[str, Any], path: Path) -> None:
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    writer = _Writer()
+    writer = TreeWriter()
     tree = {"format": FORMAT, "version": VERSION, "state": writer.encode(state, "")}
     text = json.dumps(tree, indent=1, ensure_ascii=False, allow_nan=False)
     metadata = {"format": "pt", "tied": json.dumps(writer.tied)}
@@ -73,7 +73,7 @@ def write_safetensors(state: dict[str, Any], path: Path) -> None:
         scratch.chmod(beside.stat().st_mode)  # the library hides its files from other users
 
 
-class _Writer:
+class TreeWriter:
     """Turns a tree into JSON and collects its tensors."""
 
     def __init__(self) -> None:
@@ -187,7 +187,7 @@ class _Reader:
         self._tensors = tensors
 
     def decode(self, value: Any) -> Any:
-        """What :meth:`_Writer.encode` was given."""
+        """What :meth:`TreeWriter.encode` was given."""
         if isinstance(value, list):
             return [self.decode(entry) for entry in value]
         if not isinstance(value, dict):

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..errors import CheckpointError
 from ..modules.logmel import HIGHEST_HZ, MEL_KEY
+from .provenance import provenance
 from .reading import printable, read_checkpoint, refused_objects, weights_of
 from .safetensors_file import SUFFIX, memory
 
@@ -49,6 +50,7 @@ def summarise(path: str | Path) -> dict[str, Any]:
         "model": _sizes(weights),
         "numbers": dict(Counter(str(value.dtype).removeprefix("torch.") for value in weights.values())),
         "average": _average(state),
+        "merged": provenance(state),
         "optimizer": bool(state.get("last_optimizer_state")),
         "mel_filters": _mel_filters(weights, options),
         "tied": _tied(weights),

@@ -144,7 +144,8 @@ def check_and_resume(original: Callable[..., Any], cfg: Any, trainer: Any, **kwa
 
 
 def _check_best_metric(cfg: Any, trainer: Any) -> None:
-    known = ENGINE_METRICS | set(trainer.task.validation_metrics())
+    own = getattr(trainer.criterion, "validation_metrics", set)
+    known = ENGINE_METRICS | set(trainer.task.validation_metrics()) | set(own())
     if not trainer.cfg.dataset.disable_validation and cfg.best_checkpoint_metric not in known:
         raise ConfigError(
             f"--best-checkpoint-metric {cfg.best_checkpoint_metric}: this run computes only {', '.join(sorted(known))}"

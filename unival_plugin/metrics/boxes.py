@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from ..data.boxes import COORDINATES, BoxCodec
 from ..errors import ConfigError, DataError
 
 EPSILON = 1e-6  # keeps the quotient of empty boxes finite
@@ -94,3 +95,51 @@ class BoxMetric:
         if self.max_area is not None and self.min_area is not None:
             bands["medium"] = ((sizes > self.max_area) & (sizes < self.min_area)).float()
         return bands
+
+
+def boxes_of_symbols(symbols: Sequence[Tensor], first_bin: int, codec: BoxCodec, ratios: Tensor) -> Tensor:
+    """Boxes fp32 N x 4 of N hypotheses, whose first four symbols are bins; what is no box has no size.
+
+    Args:
+        symbols: int64 tensors of any length.
+        first_bin: id of ``<bin_0>``.
+        codec: from bins to pixels.
+        ratios: N x 2, see :meth:`BoxCodec.ratios`.
+    """
+    bins = torch.zeros(len(symbols), COORDINATES)
+    for row, found in enumerate(symbols):
+        numbers = found[:COORDINATES].cpu() - first_bin
+        if len(numbers) == COORDINATES and int(numbers.min()) >= 0 and int(numbers.max()) < codec.num_bins:
+            bins[row] = numbers
+    return codec.decode(bins, ratios)
+
+
+def average_precision(hypotheses: Tensor, references: Tensor, threshold: float) -> float:
+    """Area under the curve of precision over recall (VOC 2012), N hypotheses against M true boxes of one class, 0..1.
+
+    Hypotheses count in their order, as if ever less certain; each takes the true box that it overlaps most, if at
+    least ``threshold`` and not taken before. A box reaches to the far edge of its last pixel, as in the package
+    mapcalc, with which the original rewards.
+    """
+    if len(references) == 0 or len(hypotheses) == 0:
+        return 0.0
+    overlap = _overlap_of_pixels(hypotheses, references)
+    best, chosen = overlap.max(dim=1)
+    taken: set[int] = set()
+    right = []
+    for enough, box in zip((best >= threshold).tolist(), chosen.tolist(), strict=True):
+        right.append(enough and box not in taken)
+        taken.update([box] if enough else [])
+    hits = torch.tensor(right, dtype=torch.float64)
+    precision = hits.cumsum(0) / torch.arange(1, len(hits) + 1)
+    highest = precision.flip(0).cummax(0).values.flip(0)  # the best precision at this recall or a higher one
+    return float((hits * highest).sum() / len(references))
+
+
+def _overlap_of_pixels(hypotheses: Tensor, references: Tensor) -> Tensor:
+    """N x M; -1 where boxes have no pixel in common."""
+    first, second = hypotheses[:, None].double(), references[None].double()
+    sides = torch.minimum(first[..., 2:], second[..., 2:]) - torch.maximum(first[..., :2], second[..., :2]) + 1
+    sizes = [(boxes[..., 2:] - boxes[..., :2] + 1).prod(dim=-1) for boxes in (first, second)]
+    common = sides.prod(dim=-1)
+    return torch.where((sides > 0).all(dim=-1), common / (sizes[0] + sizes[1] - common), -1.0)

@@ -21,7 +21,7 @@ from omegaconf import II
 from torch import Tensor, nn
 
 from ...errors import ConfigError
-from .losses import LossOptions, adjusted_loss, parse_constraint_range
+from .losses import BatchLoss, LossOptions, adjusted_loss, parse_constraint_range
 
 logger = logging.getLogger(__name__)
 
@@ -133,18 +133,8 @@ class AdjustLabelSmoothedCrossEntropyCriterion(FairseqCriterion):
             sample = double_batch(sample)
         net_output = model(**sample["net_input"])
         logits = net_output[0] if isinstance(net_output, (list, tuple)) else net_output
-        target = sample["target"]
-        result = adjusted_loss(
-            logits,
-            target,
-            self.options,
-            pad=self.padding_idx,
-            eos=self.eos_idx,
-            constraint_masks=sample.get("constraint_masks"),
-            conf=sample.get("conf"),
-            update_num=update_num,
-        )
-        sample_size = target.size(0) if self.sentence_avg else result.ntokens
+        result = self.batch_loss(logits, sample, update_num)
+        sample_size = sample["target"].size(0) if self.sentence_avg else result.ntokens
         log = {
             "loss": result.loss.detach(),
             "nll_loss": result.nll.detach(),
@@ -155,6 +145,19 @@ class AdjustLabelSmoothedCrossEntropyCriterion(FairseqCriterion):
         if result.n_correct is not None:
             log |= {"n_correct": result.n_correct, "total": result.total}
         return result.loss, sample_size, log
+
+    def batch_loss(self, logits: Tensor, sample: Mapping[str, Any], update_num: int) -> BatchLoss:
+        """The loss of a batch, of which R-Drop has already made two, from its scores (B, T, V)."""
+        return adjusted_loss(
+            logits,
+            sample["target"],
+            self.options,
+            pad=self.padding_idx,
+            eos=self.eos_idx,
+            constraint_masks=sample.get("constraint_masks"),
+            conf=sample.get("conf"),
+            update_num=update_num,
+        )
 
     def _forward_pair(
         self, model: nn.Module, samples: Sequence[Any], update_num: int

@@ -328,6 +328,29 @@ def adjusted_loss(
     return BatchLoss(loss, nll.sum(), base.numel(), n_correct, tokens.target.numel())
 
 
+def greedy_loss(
+    logits: Tensor,
+    target: Tensor,
+    options: LossOptions,
+    pad: int,
+    eos: int,
+    weights: Tensor,
+    constraint_masks: Tensor | None = None,
+) -> Tensor:
+    """Minus the largest weighted log-probability of any symbol at every target position, summed; fp32.
+
+    Arguments as in :func:`adjusted_loss`; weights (B,). A negative weight chooses the least likely symbol (UnIVAL,
+    ``criterions/label_smoothed_cross_entropy_scst.py``).
+    """
+    tokens = _gather_tokens(logits, target, constraint_masks, weights, pad, eos, options)
+    assert tokens.conf is not None
+    wide = _wide(tokens.logits)
+    highest = wide if tokens.allowed is None else wide.masked_fill(~tokens.allowed, -math.inf)
+    lowest = wide if tokens.allowed is None else wide.masked_fill(~tokens.allowed, math.inf)
+    extreme = torch.where(tokens.conf < 0, lowest.amin(dim=-1), highest.amax(dim=-1))
+    return -(tokens.conf * (extreme - highest.logsumexp(dim=-1))).sum()
+
+
 def _reduce_rows(tokens: _Tokens, options: LossOptions) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """(N,) each: log p ** conf of the target, its sum over the allowed ids, the bonus summed over them; float32."""
     smoothing = options.label_smoothing > 0

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...modules.attention import BACKENDS
+from ...modules.lora import DEFAULT_ALPHA
 
 ACTIVATIONS: Dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": F.gelu,
@@ -108,6 +109,22 @@ class UnIVALConfig:
     nograd: bool = _option(False, "run trunks frozen by --freeze-*-encoder without keeping what gradients need")
     encoder_eval: bool = _option(False, "keep picture and film trunks in evaluation mode while training")
     bitfit: bool = _option(False, "train only the biases of layer norms and feed-forward layers")
+    bitfit_train: Optional[str] = _option(
+        None, "with --bitfit: train these too, by --lora-train's rules; '.*bias' trains all biases, as in its paper"
+    )
+    lora_rank: int = _option(0, "rank of the updates of linear layers; all else is frozen then (0: no LoRA)")
+    lora_alpha: float = _option(DEFAULT_ALPHA, "updates of linear layers are multiplied by this / --lora-rank")
+    lora_dropout: float = _option(0.0, "dropout probability of the inputs of updates of linear layers")
+    lora_targets: str = _option(
+        "q_proj,k_proj,v_proj,out_proj,fc1,fc2",
+        "linear layers to update: names or parts of dotted names, separated by commas, or a regular expression",
+    )
+    lora_train: Optional[str] = _option(
+        None, "parameters to train beside LoRA's, e.g. image_proj or '.*layer_norm'; rules as of --lora-targets"
+    )
+    init_adapter: Optional[str] = _option(
+        None, "file of `unival convert --only-trained` to put on the weights of --init-from"
+    )
     unfreeze: bool = _option(False, "with adapters or prompts: train all other parameters too")
     adapter: bool = _option(False, "add an adapter to the feed-forward block of every layer and train only adapters")
     adapter_dim: int = _option(200, "inner width of adapters")
@@ -178,6 +195,15 @@ class UnIVALConfig:
             "--share-all-embeddings needs --share-decoder-input-output-embed": self.share_all_embeddings
             and not self.share_decoder_input_output_embed,
             "--sample-patch-num must be positive": self.sample_patch_num is not None and self.sample_patch_num < 1,
+        }
+        problems |= {
+            "--lora-rank must not be negative": self.lora_rank < 0,
+            "--lora-alpha must be positive": self.lora_alpha <= 0,
+            "--lora-dropout must be at least 0 and less than 1": not 0 <= self.lora_dropout < 1,
+            "--lora-train needs --lora-rank": bool(self.lora_train) and not self.lora_rank,
+            "--bitfit-train needs --bitfit": bool(self.bitfit_train) and not self.bitfit,
+            "--bitfit trains biases only: leave --lora-rank out, or give it without --bitfit and with --lora-train "
+            "'.*bias'": self.bitfit and self.lora_rank > 0,
         }
         problems["--adapter-type must be UN or VL"] = self.adapter_type not in ("UN", "VL")
         problems["--pooler-classifier must be mlp or linear"] = self.pooler_classifier not in ("mlp", "linear")

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from .config import ACTIVATIONS, UnIVALConfig
 from .decoder import UnIVALDecoder
 from .encoder import UnIVALEncoder
-from .tuning import freeze
+from .tuning import add_updates, freeze
 
 
 class UnIVALNetwork(nn.Module):
@@ -28,7 +28,7 @@ class UnIVALNetwork(nn.Module):
         encoder_class, decoder_class: classes to build, for adapters that add an engine's base class.
 
     Raises:
-        ValueError: an unknown trunk.
+        ValueError: an unknown trunk, or patterns of names that fit nothing.
     """
 
     def __init__(
@@ -49,6 +49,7 @@ class UnIVALNetwork(nn.Module):
         self.decoder = decoder_class(config, decoder_tokens, pad)
         self.classification_heads = nn.ModuleDict()
         self.apply(partial(initialise, std=config.init_std))
+        add_updates(self, config)
         freeze(self)
 
     def forward(

@@ -21,6 +21,7 @@ from .encoder import UnIVALEncoder
 from .network import UnIVALNetwork
 from .starting import start_from_files
 from .state import fit_state_dict
+from .trained import start_from_adapter, table, trainable_parts
 
 logger = logging.getLogger(__name__)
 
@@ -51,12 +52,13 @@ class UnIVALModel(UnIVALNetwork, BaseFairseqModel):
     def __init__(self, config: UnIVALConfig, vocab_size: int, pad: int) -> None:
         super().__init__(config, vocab_size, pad, encoder_class=_Encoder, decoder_class=_Decoder)
         self._is_generation_fast = False
+        self._is_announced = False
 
     @classmethod
     def build_model(cls, args: Any, task: Any) -> "UnIVALModel":
         """Builds the model for ``task``'s dictionary from a configuration or Namespace with the model's fields.
 
-        It starts from the files that ``--init-from`` and ``--*-model-path`` name.
+        It starts from the files that ``--init-from``, ``--init-adapter`` and ``--*-model-path`` name.
 
         Raises:
             ConfigError: model flags that do not fit together.
@@ -71,7 +73,25 @@ class UnIVALModel(UnIVALNetwork, BaseFairseqModel):
         except ValueError as error:
             raise ConfigError(str(error)) from error
         start_from_files(model, config)
+        if config.init_adapter and config.init_from:
+            start_from_adapter(model, config, config.init_adapter)
         return model
+
+    def train(self, mode: bool = True) -> "UnIVALModel":
+        """As of every module; when a training begins, the first call tells what is trained.
+
+        Raises:
+            ConfigError: ``--init-adapter`` without ``--init-from``. :meth:`build_model` cannot tell this from reading a
+                checkpoint, where options that name files to start from count no more.
+        """
+        if mode and not self._is_announced:
+            if self.config.init_adapter and not self.config.init_from:
+                raise ConfigError("--init-adapter needs --init-from with the base that the file belongs to")
+            self._is_announced = True
+            for line in table(trainable_parts(self)):
+                logger.info(line)
+        super().train(mode)
+        return self
 
     def max_positions(self) -> tuple[int, int]:
         """Longest source and target in tokens."""

@@ -26,7 +26,7 @@ from .state import TIED_EMBEDDINGS, by_module, fit_state_dict
 
 logger = logging.getLogger(__name__)
 
-START_FILES = ("resnet_model_path", "video_model_path", "audio_model_path", "init_from")
+START_FILES = ("resnet_model_path", "video_model_path", "audio_model_path", "init_from", "init_adapter")
 """Fields of the configuration that name files to start from."""
 BART_SYMBOLS = 50264
 """Frame symbols and GPT-2 pieces with fairseq's padding words; the id of ``<mask>`` in our dictionary."""

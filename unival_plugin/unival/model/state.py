@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from ...errors import CheckpointError
 from ...modules.logmel import FILTERS, translate_filters
+from ...modules.lora import is_lora
 from .resizing import resized
 
 logger = logging.getLogger(__name__)
@@ -53,6 +54,7 @@ LAYER_NORMS = {
 }
 """Today's names of ``layer_norms.0``, ``.1``, …"""
 FLAGS = {
+    r"\.lora_[AB]$": "--lora-rank and --lora-targets as in its training (or fold them: unival convert --fold-adapters)",
     r"\.v_adapter\.|\.l_adapter\.": "--adapter --adapter-type VL",
     r"^encoder\..*\.adapter\.(down|up)_proj": "--adapter --adapter-type UN",
     r"\.adapter\.": "--adapter",
@@ -289,7 +291,8 @@ def _check_shapes(own: dict[str, Tensor], state: dict[str, Any]) -> None:
     if not wrong:
         return
     key = wrong[0]
-    advice = {
+    rank = "give --lora-rank and --lora-targets as in the checkpoint's training" if is_lora(key) else ""
+    advice = rank or {
         "encoder.type_embedding.weight": "give --add-mm-type-embedding",
         f"{SOUND_TRUNK}bn0.weight": "check --mel-bins",
     }.get(key, "check --arch and the model flags")

@@ -1,4 +1,4 @@
-"""Training a part of the network: adapters, prompts, and what ``--freeze-*`` and ``--bitfit`` leave trainable.
+"""Training a part of the network: adapters, prompts, LoRA, and what ``--freeze-*`` and ``--bitfit`` leave trainable.
 
 Legend: B batch, N sequence length, D width, H heads, d = D / H, L layers, p length of a prefix.
 """
@@ -12,9 +12,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...modules.logmel import FILTERS
+from ...modules.lora import LoRALinear, add_lora, matching
 from .config import UnIVALConfig
 
 PROMPT_DROPOUT = 0.2
+NOT_FOR_LORA = ("embed_images", "embed_videos", "embed_audios", "adapter", "prompt_encoder", "output_projection")
+"""Modules whose linear layers LoRA leaves alone: trunks, what is small already, and the output projection, of which
+generation reads single rows."""
 
 
 class Adapter(nn.Module):
@@ -96,6 +100,30 @@ def build_prompt(config: UnIVALConfig, side: str) -> PrefixPrompt | None:
     )
 
 
+def add_updates(network: nn.Module, config: UnIVALConfig) -> None:
+    """Gives the linear layers that ``--lora-targets`` names an update of low rank, if ``--lora-rank`` asks for one.
+
+    Raises:
+        ValueError: ``--lora-targets`` fits no layer.
+    """
+    if not config.lora_rank:
+        return
+    names = [
+        name
+        for name, module in network.named_modules()
+        if isinstance(module, nn.Linear) and not set(NOT_FOR_LORA) & set(name.split("."))
+    ]
+    chosen = _named("--lora-targets", config.lora_targets, names)
+    add_lora(network, chosen, config.lora_rank, config.lora_alpha, config.lora_dropout)
+
+
+def _named(flag: str, pattern: str, names: list[str]) -> list[str]:
+    try:
+        return matching(pattern, names)
+    except ValueError as error:
+        raise ValueError(f"{flag}: {error}") from error
+
+
 def freeze(network: Any) -> None:
     """Sets ``requires_grad`` as the flags ask.
 
@@ -104,9 +132,12 @@ def freeze(network: Any) -> None:
 
     Args:
         network: a :class:`~.network.UnIVALNetwork`.
+
+    Raises:
+        ValueError: ``--lora-train`` or ``--bitfit-train`` fits no parameter.
     """
     config, encoder, decoder = network.config, network.encoder, network.decoder
-    small = config.adapter or config.encoder_prompt or config.decoder_prompt
+    small = config.adapter or config.encoder_prompt or config.decoder_prompt or config.lora_rank > 0
     if config.freeze_encoder:
         encoder.requires_grad_(False)
         for part in encoder.patch_parts():
@@ -118,6 +149,10 @@ def freeze(network: Any) -> None:
         decoder.requires_grad_(False)
         for part in _small_parts(network):
             part.requires_grad_(True)
+    for module in network.modules():
+        if isinstance(module, LoRALinear):
+            module.lora_A.requires_grad_(True)
+            module.lora_B.requires_grad_(True)
     if config.freeze_encoder_embedding or small:
         encoder.embed_tokens.requires_grad_(False)
     if config.freeze_decoder_embedding or small:
@@ -125,11 +160,22 @@ def freeze(network: Any) -> None:
     for modality in encoder.modalities:
         if getattr(config, f"freeze_{modality}_encoder"):
             encoder.trunk(modality).requires_grad_(False)
+    _freeze_by_name(network)
+
+
+def _freeze_by_name(network: Any) -> None:
+    config = network.config
     for name, parameter in network.named_parameters():
         if config.freeze_batchnorm and name.startswith("encoder.") and "bn" in name:
             parameter.requires_grad_(False)
         if config.bitfit:
             parameter.requires_grad_("bias" in name and ("layer_norm" in name or "fc" in name))
+    for flag, pattern in (("--lora-train", config.lora_train), ("--bitfit-train", config.bitfit_train)):
+        if pattern:
+            parameters = dict(network.named_parameters(remove_duplicate=False))
+            for name in _named(flag, pattern, list(parameters)):
+                parameters[name].requires_grad_(True)
+    for name, parameter in network.named_parameters():
         if any(part in name for part in FILTERS):
             parameter.requires_grad_(False)
 

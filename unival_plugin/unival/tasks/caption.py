@@ -1,21 +1,25 @@
 """Picture captioning (UnIVAL, ``tasks/mm_tasks/caption.py``): registered as task ``caption``."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Optional
 
 from fairseq.tasks import register_task
+from tqdm import tqdm
 
 from ... import compat
 from ...data.dataset import Place, RowDataset
 from ...data.samples import Example, Picture
 from ...data.text import strip_punctuation
+from ...data.tsv import TsvTable
 from ...errors import ConfigError, DataError
 from ...generation.generator import Hypothesis
 from ...metrics.captions import SEPARATOR, CaptionMetric, split_references
 from ...metrics.cider import DocumentFrequency
 from .config import UnIVALTaskConfig, option
-from .scored import ScoredTask
+from .rewarded import SCST_ARGS_HELP, RewardedTask, RewardSearch
 
 PROMPT = " what does the image describe?"
 
@@ -37,7 +41,7 @@ class CaptionConfig(UnIVALTaskConfig):
         "`unival data convert-df`); default: counted in the references of the validation file",
     )
     scst: bool = option(False, "training rows for reward training: keep all references and their length")
-    scst_args: str = option("{}", "how to generate in reward training, as JSON; read by the reward criterion")
+    scst_args: Optional[str] = option("{}", SCST_ARGS_HELP)
     prompt: Optional[str] = option(None, f"what the encoder is asked; default: {PROMPT!r}")
 
 
@@ -71,7 +75,7 @@ class CaptionReader:
 
 
 @register_task("caption", dataclass=CaptionConfig)
-class CaptionTask(ScoredTask):
+class CaptionTask(RewardedTask):
     """Captions for pictures."""
 
     columns = ("id", "picture", "caption")
@@ -112,6 +116,37 @@ class CaptionTask(ScoredTask):
         reader = self.row_reader("valid")
         examples = (reader(["", "", cell], str) for cell in dataset.cells(2))
         return DocumentFrequency.from_references([split_references(example.target) for example in examples])
+
+    # ---- reward training
+
+    @cached_property
+    def scst_generator(self) -> RewardSearch:
+        """As the base.
+
+        Raises:
+            ConfigError: without ``--scst`` training rows have no references to compare with; or ``--scst-args`` gives
+                one caption a picture.
+        """
+        if not self.cfg.scst:
+            raise ConfigError("captions are rewarded by their references, which training rows keep only with --scst")
+        search = super().scst_generator
+        if search.options.beam_size < 2:
+            raise ConfigError('--scst-args: captions are compared with each other; needs at least {"beam": 2}')
+        return search
+
+    def training_references(self) -> Iterator[list[str]]:
+        """References of every row of all training files, or of the only file there is; a row should be a picture.
+
+        Raises:
+            DataError: a file is missing, or a row of it bad.
+        """
+        files = [name.strip() for name in (self.cfg.data or "").split(",")]
+        reader, encoder, pad = self.row_reader("valid"), self.sample_encoder(), self.text.dictionary.pad()
+        for path in dict.fromkeys(files[:-1] or files):
+            table = TsvTable(path, self.cfg.selected_cols)
+            rows = RowDataset(table, reader, encoder, pad, skip_bad_rows=str(self.cfg.on_bad_row) == "skip")
+            for cell in tqdm(rows.cells(2), Path(path).name, len(table), disable=None):
+                yield split_references(reader(["", "", cell], str).target)
 
     # ---- answers
 

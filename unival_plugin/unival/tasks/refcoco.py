@@ -17,9 +17,9 @@ from ...errors import ConfigError, DataError
 from ...generation.generator import Hypothesis, SequenceGenerator
 from ...generation.grammar import BoxGrammar
 from ...generation.options import GenerationOptions
-from ...metrics.boxes import BoxMetric
+from ...metrics.boxes import BoxMetric, boxes_of_symbols
 from .config import UnIVALTaskConfig, option
-from .scored import ScoredTask
+from .rewarded import SCST_ARGS_HELP, RewardedTask
 
 
 @dataclass
@@ -44,6 +44,8 @@ class RefcocoConfig(UnIVALTaskConfig):
     )
     min_area_size: Optional[float] = option(None, "right boxes above this area in square pixels are large: score_large")
     max_area_size: Optional[float] = option(None, "right boxes below this area in square pixels are small: score_small")
+    scst: bool = option(False, "accepted for old commands: the criterion says whether boxes are rewarded")
+    scst_args: Optional[str] = option("{}", f"{SCST_ARGS_HELP} (see --box-grammar)")
 
 
 @dataclass
@@ -69,7 +71,7 @@ class ExpressionReader:
 
 
 @register_task("refcoco", dataclass=RefcocoConfig)
-class RefcocoTask(ScoredTask):
+class RefcocoTask(RewardedTask):
     """Boxes for expressions."""
 
     columns = ("id", "picture", "expression", "box")
@@ -136,13 +138,9 @@ class RefcocoTask(ScoredTask):
 
     def predictions(self, hypotheses: list[list[Hypothesis]], sample: Any = None) -> list[torch.Tensor]:
         """The best box of every row, float32 (4,) in pixels of the original picture; no box is a box without size."""
-        ratios = torch.from_numpy(sample["resize_ratios"])
-        bins = torch.zeros(len(hypotheses), COORDINATES)
-        for row, found in enumerate(hypotheses):
-            tokens = found[0]["tokens"][:COORDINATES].cpu() - self.first_bin if found else torch.empty(0)
-            if len(tokens) == COORDINATES and int(tokens.min()) >= 0 and int(tokens.max()) < self.codec.num_bins:
-                bins[row] = tokens
-        return list(self.codec.decode(bins, ratios[: len(hypotheses)]))
+        ratios = torch.from_numpy(sample["resize_ratios"])[: len(hypotheses)]
+        symbols = [found[0]["tokens"] if found else torch.empty(0, dtype=torch.int64) for found in hypotheses]
+        return list(boxes_of_symbols(symbols, self.first_bin, self.codec, ratios))
 
     def references(self, sample: Any) -> list[torch.Tensor]:
         """The right boxes."""
@@ -154,6 +152,12 @@ class RefcocoTask(ScoredTask):
         main = f"acc{self.metric.thresholds[0]:g}" if self.metric.thresholds else "iou"
         parts = {f"score_{band}": scores[main] * scores[band] for band in self._bands()}
         return {name: values.numpy() for name, values in {**scores, "score": scores[main], **parts}.items()}
+
+    def reduce_metrics(self, logging_outputs: list[dict[str, Any]], criterion: Any) -> None:
+        """As the base; where boxes are scored, ``score`` is the task's and not the mean reward."""
+        if any(self.count in log for log in logging_outputs):
+            logging_outputs = [{key: log[key] for key in log if key != "score"} for log in logging_outputs]
+        super().reduce_metrics(logging_outputs, criterion)
 
     def result(self, row_id: str, prediction: torch.Tensor) -> dict[str, Any]:
         """As the original's result files."""

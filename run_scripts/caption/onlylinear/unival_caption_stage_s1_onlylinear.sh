@@ -1,0 +1,8 @@
+#!/usr/bin/env bash
+# Trains only the projections of pictures for captions (25 epochs), from the weights of the first pretraining stage.
+#
+# usage: bash run_scripts/caption/onlylinear/unival_caption_stage_s1_onlylinear.sh [KEY=VALUE ...]
+#   The settings are those of run_scripts/caption/onlylinear/unival_caption_stage_s2_onlylinear.sh.
+INIT_FROM=${INIT_FROM-logs/ofa/checkpoints/pretrain/unival_s1/checkpoint15.pt}
+SAVE_DIR=${SAVE_DIR:-logs/ofa/checkpoints/caption/unival_caption_stage_s1_onlylinear}
+source "$(dirname "${BASH_SOURCE[0]}")/unival_caption_stage_s2_onlylinear.sh"
