@@ -6,7 +6,8 @@ Ways, in turns in this process, in fp32, with the same weights and pictures: bea
 after the other in chunks of 20 as the original's validation does ("written_out"). The answers are made: one to four
 symbols, with beginnings in common as those of VQA v2. Prints JSON lines. Where the masks apply behind the softmax the
 two searches must find the same; the search in the trie must find what the best of all scores says unless its beam has
-lost it ("agree"). Memory is the peak of a process of its own.
+lost it ("agree"). "encoder" and "stock_encoder" are what they do first; "…_behind_the_encoder" are ratios of the rest.
+Memory is the peak of a process of its own.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ LENGTHS = (0.55, 0.32, 0.11, 0.02)
 """How many of the answers have one, two, three and four symbols."""
 WORDS = 2000
 CHUNK = 20
-WAYS = ("trie", "trie_after_softmax", "all_candidates", "stock", "written_out")
+WAYS = ("encoder", "stock_encoder", "trie", "trie_after_softmax", "all_candidates", "stock", "written_out")
 
 
 def made_answers(count: int, vocabulary: int, seed: int) -> list[list[int]]:
@@ -83,6 +84,8 @@ class Question:
         after = SequenceGenerator([self.model], dictionary, normalize_scores=False, zero_shot=True, **options)
         self.found: dict[str, Any] = {}
         self.ways: dict[str, Callable[[], Any]] = {
+            "encoder": self._encode_as_ours,
+            "stock_encoder": partial(torch.no_grad()(self.model.encoder), **batch),
             "trie": partial(ours.generate, None, self.sample, self.prompt, trie),
             "all_candidates": partial(scorer.best, [self.model], self.sample, self.prompt, settings["beam"]),
             "stock": self._stock(dictionary, options),
@@ -98,6 +101,13 @@ class Question:
         """Answer and score of every row."""
         before = 0 if self.prompt is None or way in ("all_candidates", "written_out") else self.prompt.shape[1]
         return [(row[0]["tokens"][before:-1].tolist(), float(row[0]["score"])) for row in self.found[way]]
+
+    @torch.no_grad()
+    def _encode_as_ours(self) -> None:
+        from unival_plugin.modules.cpu_kernels import fast_cpu_kernels, have_large_cpu_layers
+
+        with fast_cpu_kernels(have_large_cpu_layers([self.model])):
+            self.model.encoder(**self.sample["net_input"])
 
     def _stock(self, dictionary: Any, options: dict[str, Any]) -> Callable[[], Any]:
         from fairseq.search import BeamSearch, PrefixConstrainedBeamSearch
@@ -181,6 +191,11 @@ def peak(way: str, settings: dict[str, Any]) -> float:
     return round(max(0, resident_bytes() - before) / 1e9, 2)
 
 
+def behind(whole: list[float], encoder: list[float]) -> list[float]:
+    """Seconds of the search alone."""
+    return [seconds - first for seconds, first in zip(whole, encoder, strict=True)]
+
+
 def same(first: list[tuple[list[int], float]], second: list[tuple[list[int], float]]) -> int:
     """Rows in which two ways give the same answer with the same score."""
     return sum(a == b and abs(x - y) < 1e-3 for (a, x), (b, y) in zip(first, second, strict=True))
@@ -202,6 +217,8 @@ def compare(args: argparse.Namespace, settings: dict[str, Any]) -> None:
         for fast in ("trie", "trie_after_softmax", "all_candidates"):
             if slow in ways and fast in ways:
                 ratios[f"{slow}_by_{fast}"] = ratio(seconds[slow], seconds[fast])
+                alone = behind(seconds[slow], seconds["stock_encoder"]), behind(seconds[fast], seconds["encoder"])
+                ratios[f"{slow}_by_{fast}_behind_the_encoder"] = ratio(*alone)
     pairs = zip(question.best("trie"), question.best("all_candidates"), strict=True)
     report(
         question="answers from a set",
@@ -226,7 +243,7 @@ def main() -> None:
     )
     parser.add_argument("--vocabulary", type=int, help="symbols (default: the published size)")
     parser.add_argument("--memory", action="store_true", help="also the peak of memory, each way in its own process")
-    parser.add_argument("--without", nargs="*", default=[], choices=WAYS[3:], help="leave a slow way out")
+    parser.add_argument("--without", nargs="*", default=[], choices=WAYS[5:], help="leave a slow way out")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     report_machine(args.clock)
