@@ -144,7 +144,7 @@ def check_and_resume(original: Callable[..., Any], cfg: Any, trainer: Any, **kwa
 
 
 def _check_best_metric(cfg: Any, trainer: Any) -> None:
-    own = getattr(trainer.criterion, "validation_metrics", set)
+    own = getattr(getattr(trainer, "criterion", None), "validation_metrics", set)
     known = ENGINE_METRICS | set(trainer.task.validation_metrics()) | set(own())
     if not trainer.cfg.dataset.disable_validation and cfg.best_checkpoint_metric not in known:
         raise ConfigError(
