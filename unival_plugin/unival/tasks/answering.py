@@ -15,6 +15,7 @@ from ...data.samples import Batch, Sample, SampleEncoder
 from ...errors import ConfigError
 from ...generation.candidates import CandidateScorer
 from ...generation.generator import Hypothesis, SequenceGenerator
+from ...generation.options import GenerationOptions
 from .config import UnIVALTaskConfig, option
 from .scored import ScoredTask
 
@@ -92,6 +93,11 @@ class AnsweringTask(ScoredTask):
         return self.answers if split == "train" and not self.cfg.noconstraints else None
 
     # ---- answers
+
+    def search_options(self, options: GenerationOptions) -> GenerationOptions:
+        """As the base; behind a prompt never zero-shot: that mode compares answers with the prompt included."""
+        options = super().search_options(options)
+        return options if self.cfg.prompt_type == "none" else options.with_flags({"zero_shot": False}, "--zero-shot")
 
     def search(self, generator: SequenceGenerator, models: Any, sample: Any) -> list[list[Hypothesis]]:
         """Answers of every row, best first, without the decoder's prompt."""
