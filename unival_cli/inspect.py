@@ -63,9 +63,7 @@ def _adapter(checkpoint: Path) -> dict[str, Any] | None:
 
 def _trainable(checkpoint: Path, symbols: int | None) -> list[dict[str, Any]]:
     """Parts of the checkpoint's network; needs the network's package, which loads fairseq."""
-    options = light("checkpoints.adapters").model_options(
-        light("checkpoints.reading").read_checkpoint(checkpoint, True)
-    )
+    options = light("checkpoints.reading").model_options(light("checkpoints.reading").read_checkpoint(checkpoint, True))
     if not options or symbols is None:
         raise light("errors").CheckpointError(f"{checkpoint}: does not tell what was trained; leave --trainable out")
     trained = importlib.import_module("unival_plugin.unival.model.trained")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +12,6 @@ from .light import light
 from .merge_evaluations import Evaluation
 
 COMMANDS = "evaluations"
-BLOCK = 1 << 20
 
 
 def settings_of(plan: Any, evaluations: Sequence[Evaluation]) -> dict[str, Any]:
@@ -22,10 +20,11 @@ def settings_of(plan: Any, evaluations: Sequence[Evaluation]) -> dict[str, Any]:
     Args:
         plan: a ``MergePlan``. Its files are told by their contents, so that they may be moved.
     """
+    sha256 = light("checkpoints.reading").sha256
     return {
-        "files": [_sha256(path) for path in plan.paths],
+        "files": [sha256(path) for path in plan.paths],
         "method": plan.method,
-        "base": None if plan.base is None else _sha256(plan.base),
+        "base": None if plan.base is None else sha256(plan.base),
         "options": dict(plan.options),
         "source": plan.source,
         "missing": plan.missing,
@@ -33,14 +32,6 @@ def settings_of(plan: Any, evaluations: Sequence[Evaluation]) -> dict[str, Any]:
         "keep": list(plan.keep),
         COMMANDS: {evaluation.name: evaluation.command for evaluation in evaluations},
     }
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 class Record:

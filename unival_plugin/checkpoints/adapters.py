@@ -9,7 +9,6 @@ There is no ``model`` in it, so that no program takes it for a whole checkpoint.
 from __future__ import annotations
 
 import argparse
-import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,13 +21,11 @@ from ..errors import CheckpointError
 from ..modules.logmel import FILTERS
 from ..modules.lora import DEFAULT_ALPHA, LORA_A, folded, is_lora
 from .export import DTYPES, Export
-from .reading import average_of, printable, read_checkpoint, weights_of
+from .reading import AVERAGES, average_of, model_options, printable, read_checkpoint, sha256, weights_of
 
 FORMAT = "unival adapter"
 VERSION = 1
 SAMPLES = 4
-BLOCK = 2**20
-AVERAGES = ("ema", "ema_fp32_params")
 NO_BASE = ("version", "running_mean", "running_var", "num_batches_tracked")
 """Last parts of names that tell nothing about a base: constants, and statistics that move without training."""
 TABLES = ("embed_tokens.", "output_projection.", "positions.", "pos_table_list.")
@@ -197,15 +194,6 @@ def _without_lora(state: dict[str, Any]) -> dict[str, Any]:
     return state
 
 
-def model_options(state: Mapping[str, Any]) -> dict[str, Any]:
-    """The model's options in a checkpoint, empty if it holds none."""
-    cfg = state.get("cfg")
-    options = cfg.get("model") if isinstance(cfg, Mapping) else state.get("args")
-    if isinstance(options, argparse.Namespace):
-        return dict(vars(options))
-    return dict(options) if isinstance(options, Mapping) else {}
-
-
 def trained_in(state: Mapping[str, Any], names: TrainedNames) -> list[str]:
     """Names of the entries of a checkpoint that its training changed.
 
@@ -295,7 +283,7 @@ class AdapterExport(Export):
             raise error if str(self.base) in str(error) else CheckpointError(f"{self.base}: {error}") from error
         shared = {name: entry for name, entry in base.entries.items() if name in others}
         lacking = [name for name in base.entries if name not in others]
-        found = Base(shared, self.base.name, _sha256(self.base))
+        found = Base(shared, self.base.name, sha256(self.base))
         problem = found.problem(others) if shared else "no tensor has a name of the checkpoint's"
         if problem:
             raise CheckpointError(f"its training did not start from {self.base}: {problem}; give its own base")
@@ -344,11 +332,3 @@ def _same(first: Tensor, first_dtype: torch.dtype, second: Tensor, second_dtype:
     return torch.equal(first.to(second_dtype), second.to(second_dtype)) or torch.equal(
         first.to(first_dtype), second.to(first_dtype)
     )
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(BLOCK):
-            digest.update(block)
-    return digest.hexdigest()

@@ -35,11 +35,10 @@ from .matching import Matched, Row, match
 from .merge_methods import Method, running
 from .merge_plan import MergePlan, check, check_output, notes_on
 from .provenance import PROVENANCE, checksums, provenance_of
-from .reading import average_of, weights_of
+from .reading import AVERAGES, average_of, weights_of
 from .safetensors_file import memory
 from .streaming import streaming
 
-AVERAGES = ("ema", "ema_fp32_params")
 STATISTICS = re.compile(r"(^|\.)running_(mean|var)$")
 VARIANCE = "running_var"
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..errors import CheckpointError, ConfigError
 from ..modules.logmel import FILTERS
-from .reading import average_of, read_checkpoint, weights_of
+from .reading import AVERAGES, average_of, read_checkpoint, weights_of
 from .safetensors_file import SUFFIX, memory, replacing, write_safetensors
 
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
@@ -48,7 +48,7 @@ class Export:
             if average is None:
                 raise CheckpointError("holds no average of weights (--ema); it was trained without --store-ema")
             result["model"] = average
-            extra = {key: value for key, value in extra.items() if key not in ("ema", "ema_fp32_params")}
+            extra = {key: value for key, value in extra.items() if key not in AVERAGES}
         if "last_optimizer_state" in result and (self.average or not self.optimizer):
             del result["last_optimizer_state"]
             self.notes.append("left out: the optimizer's state; the file cannot continue a training exactly")

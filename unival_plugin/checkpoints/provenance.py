@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,10 +14,10 @@ from typing import Any
 from .mapped import MappedFile
 from .merge_methods import METHODS
 from .merge_plan import MergePlan
+from .reading import sha256
 
 PROVENANCE = "merge"
 PROVENANCE_VERSION = 1
-BLOCK = 2**20
 
 
 def provenance(state: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -34,18 +33,10 @@ def checksums(plan: MergePlan) -> Iterator[dict[Path, Future[str]]]:
     stop = threading.Event()
     with ThreadPoolExecutor(min(len(paths), os.cpu_count() or 1)) as thread:
         try:
-            yield {path: thread.submit(_sha256, path, stop) for path in paths}
+            yield {path: thread.submit(sha256, path, stop) for path in paths}
         finally:
             stop.set()
             thread.shutdown(cancel_futures=True)
-
-
-def _sha256(path: Path, stop: threading.Event) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while not stop.is_set() and (block := file.read(BLOCK)):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def provenance_of(

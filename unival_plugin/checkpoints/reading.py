@@ -6,9 +6,11 @@ Only torch is imported here, so that the network, the workarounds for fairseq an
 from __future__ import annotations
 
 import argparse
+import hashlib
 import io
 import pickletools
 import struct
+import threading
 import warnings
 import zipfile
 import zlib
@@ -35,6 +37,10 @@ DAMAGED_ARCHIVE = (
 """What Python's zipfile raises for archives with changed bytes."""
 
 MAX_SHOWN = 8
+BLOCK = 2**20
+
+AVERAGES = ("ema", "ema_fp32_params")
+"""Names in ``extra_state`` of the averages of weights (EMA): in the model's precision, and the precise one."""
 
 
 def read_checkpoint(path: str | Path, mmap: bool = False) -> dict[str, Any]:
@@ -202,13 +208,26 @@ def average_of(state: Mapping[str, Any]) -> dict[str, Tensor] | None:
     Entries without an average, such as integer buffers, are those of the model.
     """
     extra = state.get("extra_state") or {}
-    kinds = [extra[kind] for kind in ("ema", "ema_fp32_params") if isinstance(extra.get(kind), Mapping) and extra[kind]]
+    kinds = [extra[kind] for kind in AVERAGES if isinstance(extra.get(kind), Mapping) and extra[kind]]
     if not kinds:
         return None
     average = weights_of(state)
     for kind in kinds:
         average.update({key: value for key, value in kind.items() if isinstance(value, Tensor)})
     return average
+
+
+def group_of(group: Any) -> dict[str, Any]:
+    """A group of options as a dictionary, whatever keeps them; empty if nothing known does."""
+    if isinstance(group, argparse.Namespace):
+        return dict(vars(group))
+    return dict(group) if isinstance(group, Mapping) else {}
+
+
+def model_options(state: Mapping[str, Any]) -> dict[str, Any]:
+    """The model's options in a checkpoint, empty if it holds none."""
+    cfg = state.get("cfg")
+    return group_of(cfg.get("model") if isinstance(cfg, Mapping) else state.get("args"))
 
 
 # ---- damage
@@ -227,3 +246,12 @@ def newest_intact(folder: Path) -> Path | None:
     """The most recently written intact checkpoint of a folder; other ``.pt`` files that lie there do not count."""
     newest_first = sorted(folder.glob("checkpoint*.pt"), key=lambda path: path.stat().st_mtime, reverse=True)
     return next((path for path in newest_first if is_intact(path)), None)
+
+
+def sha256(path: Path, stop: threading.Event | None = None) -> str:
+    """Hex digest of a file; of as much as was read when another thread set ``stop``."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while not (stop is not None and stop.is_set()) and (block := file.read(BLOCK)):
+            digest.update(block)
+    return digest.hexdigest()

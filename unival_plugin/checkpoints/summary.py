@@ -15,7 +15,15 @@ from torch import Tensor
 from ..errors import CheckpointError
 from ..modules.logmel import HIGHEST_HZ, MEL_KEY
 from .provenance import provenance
-from .reading import printable, read_checkpoint, refused_objects, weights_of
+from .reading import (
+    AVERAGES,
+    group_of,
+    model_options,
+    printable,
+    read_checkpoint,
+    refused_objects,
+    weights_of,
+)
 from .safetensors_file import SUFFIX, memory
 
 BUFFERS = re.compile(r"(\.|^)(running_mean|running_var|version)$")
@@ -39,13 +47,13 @@ def summarise(path: str | Path) -> dict[str, Any]:
         if not refused:
             raise error if str(path) in str(error) else CheckpointError(f"{path}: {error}") from error
         return {**_file(path), "refused": refused}
-    options, task = _options(state)
+    options = model_options(state)
     return {
         **_file(path),
         "refused": [],
         "layout": _layout(state),
         "architecture": _text(options.get("_name") or options.get("arch")),
-        "task": _text(task),
+        "task": _text(_task(state)),
         **_progress(state),
         "model": _sizes(weights),
         "numbers": dict(Counter(str(value.dtype).removeprefix("torch.") for value in weights.values())),
@@ -70,19 +78,10 @@ def _text(value: Any) -> str | None:
     return None if value is None else printable(value)
 
 
-def _group(group: Any) -> dict[str, Any]:
-    if isinstance(group, argparse.Namespace):
-        return vars(group)
-    return dict(group) if isinstance(group, Mapping) else {}
-
-
-def _options(state: Mapping[str, Any]) -> tuple[dict[str, Any], Any]:
-    """Options of the model, and the name of the task."""
-    cfg = state.get("cfg")
-    if isinstance(cfg, Mapping):
-        return _group(cfg.get("model")), _group(cfg.get("task")).get("_name")
-    flat = _group(state.get("args"))
-    return flat, flat.get("task")
+def _task(state: Mapping[str, Any]) -> Any:
+    if isinstance(state.get("cfg"), Mapping):
+        return group_of(state["cfg"].get("task")).get("_name")
+    return group_of(state.get("args")).get("task")
 
 
 def _layout(state: Mapping[str, Any]) -> str:
@@ -96,8 +95,8 @@ def _layout(state: Mapping[str, Any]) -> str:
 
 def _progress(state: Mapping[str, Any]) -> dict[str, Any]:
     history = state.get("optimizer_history")
-    last = _group(history[-1]) if isinstance(history, list) and history else {}
-    iterator = _group(_group(state.get("extra_state")).get("train_iterator"))
+    last = group_of(history[-1]) if isinstance(history, list) and history else {}
+    iterator = group_of(group_of(state.get("extra_state")).get("train_iterator"))
     return {"epoch": iterator.get("epoch"), "updates": last.get("num_updates")}
 
 
@@ -128,10 +127,10 @@ def _layers(weights: Iterable[str], side: str) -> int:
 
 def _average(state: Mapping[str, Any]) -> dict[str, str] | None:
     """Types of numbers of the averages that the file holds."""
-    extra = _group(state.get("extra_state"))
+    extra = group_of(state.get("extra_state"))
     kinds = {}
-    for kind in ("ema", "ema_fp32_params"):
-        floats = [value.dtype for value in _group(extra.get(kind)).values() if _is_float(value)]
+    for kind in AVERAGES:
+        floats = [value.dtype for value in group_of(extra.get(kind)).values() if _is_float(value)]
         if floats:
             kinds[kind] = str(Counter(floats).most_common(1)[0][0]).removeprefix("torch.")
     return kinds or None

@@ -8,8 +8,7 @@ Legend: B rows of a batch, K hypotheses a row, T longest hypothesis, V vocabular
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Optional
 
@@ -175,19 +174,8 @@ def is_dummy(sample: dict[str, Any]) -> bool:
 
 def search(model: nn.Module, generator: Any, sample: dict[str, Any]) -> list[list[dict[str, Any]]]:
     """Hypotheses of every row, best first, found in evaluation mode; the model is left as it was."""
-    with evaluating(model):
-        return generator.generate([model], sample)
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode without gradients, then the mode that ``model`` was in."""
-    training = model.training
-    model.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        model.train(training)
-        # autocast keeps its copies of the weights; those that some versions of torch make here lead no gradients back
-        torch.clear_autocast_cache()
+    with utils.model_eval(model), torch.no_grad():
+        found = generator.generate([model], sample)
+    # autocast keeps its copies of the weights; those that some versions of torch make here lead no gradients back
+    torch.clear_autocast_cache()
+    return found

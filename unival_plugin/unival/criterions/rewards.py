@@ -102,14 +102,17 @@ def parse_threshold(text: Any) -> float | None:
 
 
 def resize_ratios(sample: dict[str, Any]) -> Tensor:
-    """Ratios (B, 2), width and height; fp32 even where --fp16 has halved the tensors of a batch."""
+    """Ratios (B, 2), width and height; fp32 even where --fp16 has halved the tensors of a batch.
+
+    Batches made elsewhere may have the original's keys only.
+    """
     if "resize_ratios" in sample:
         return torch.from_numpy(sample["resize_ratios"])
     return torch.stack([sample["w_resize_ratios"], sample["h_resize_ratios"]], dim=1).float().cpu()
 
 
 def true_boxes(sample: dict[str, Any]) -> Tensor:
-    """True boxes (B, 4) in pixels of the original; fp32 even where --fp16 has halved the tensors of a batch."""
+    """True boxes (B, 4) in pixels of the original; fp32, and of batches made elsewhere, as :func:`resize_ratios`."""
     return torch.from_numpy(sample["boxes"]) if "boxes" in sample else sample["region_coords"].float().cpu()
 
 

@@ -97,7 +97,10 @@ class AnsweringTask(ScoredTask):
     def search_options(self, options: GenerationOptions) -> GenerationOptions:
         """As the base; behind a prompt never zero-shot: that mode compares answers with the prompt included."""
         options = super().search_options(options)
-        return options if self.cfg.prompt_type == "none" else options.with_flags({"zero_shot": False}, "--zero-shot")
+        if not options.zero_shot or self.cfg.prompt_type == "none":
+            return options
+        logger.info(f"--zero-shot changes nothing behind --prompt-type {self.cfg.prompt_type}")
+        return options.with_flags({"zero_shot": False}, "--zero-shot")
 
     def search(self, generator: SequenceGenerator, models: Any, sample: Any) -> list[list[Hypothesis]]:
         """Answers of every row, best first, without the decoder's prompt."""

@@ -11,7 +11,8 @@ from fairseq.tasks import register_task
 
 from ...data.boxes import COORDINATES, BoxCodec, BoxEncoder, collate_boxes, parse_box
 from ...data.dataset import Place
-from ...data.samples import Batch, Example, Picture, Sample, SampleEncoder
+from ...data.media import Media
+from ...data.samples import Batch, Example, Sample, SampleEncoder
 from ...data.text import pre_caption
 from ...errors import ConfigError, DataError
 from ...generation.generator import Hypothesis, SequenceGenerator
@@ -55,13 +56,13 @@ class ExpressionReader:
     max_words: int
 
     def __call__(self, cells: list[str], place: Place) -> Example:
-        row_id, image, text, box = cells[:4]
+        row_id, media, text, box = cells[:4]
         source = self._source(text, place(2))
-        return Example(row_id, source, "", image, place(1), extras={"region_coord": parse_box(box, place(3))})
+        return Example(row_id, source, "", media, place(1), extras={"region_coord": parse_box(box, place(3))})
 
-    def query(self, image: Picture, text: str, where: str, context: str = "") -> Example:
+    def query(self, media: Media, text: str, where: str, context: str = "") -> Example:
         """An expression to be found in a picture; there is no context."""
-        return Example(where, self._source(text, where), "", image, where)
+        return Example(where, self._source(text, where), "", media, where)
 
     def _source(self, text: str, where: str) -> str:
         expression = pre_caption(text, self.max_words)
@@ -82,6 +83,8 @@ class RefcocoTask(RewardedTask):
         super().__init__(cfg, text)
         self.codec = BoxCodec(cfg.num_bins, cfg.max_image_size, cfg.patch_image_size)
         self.first_bin = text.dictionary.index("<bin_0>")
+        if cfg.constraint_range and str(cfg.box_grammar) != "none":
+            raise ConfigError("--constraint-range excludes the grammar of boxes: add --box-grammar none")
         ordered = str(cfg.box_grammar) == "ordered"
         grammar = BoxGrammar(self.first_bin, cfg.num_bins, text.dictionary.eos(), ordered)
         self.grammar = None if str(cfg.box_grammar) == "none" else grammar

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
-
-BLOCK = 1 << 20
 
 
 class ResultFile:
@@ -63,12 +60,3 @@ def write_json(path: Path, value: Any) -> None:
     with atomic_file(path) as file:
         json.dump(value, file, ensure_ascii=False, indent=1)
         file.write("\n")
-
-
-def sha256(path: Path) -> str:
-    """Hex digest of a file."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(BLOCK):
-            digest.update(block)
-    return digest.hexdigest()

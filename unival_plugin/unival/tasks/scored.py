@@ -11,12 +11,13 @@ import torch
 from fairseq.logging import metrics
 
 from ... import compat
+from ...checkpoints.reading import sha256
 from ...data.dataset import RowDataset
 from ...data.samples import Query
 from ...generation.generator import Hypothesis, SequenceGenerator
 from ...generation.options import GenerationOptions, parse_eval_args
 from .base import UnIVALTask
-from .results import ResultFile, sha256
+from .results import ResultFile
 
 logger = logging.getLogger(__name__)
 
