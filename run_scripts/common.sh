@@ -94,6 +94,19 @@ tokenizer() {
     fi
 }
 
+# read_media TASK: MEDIA then holds the flags that say where and how a task's pictures, films or sounds are read;
+# --image-dir is the folder of all three
+read_media() {
+    local folder=${IMAGE_DIR:-data}
+    case $1 in
+        video_*) folder=${VIDEO_DIR:-data} ;;
+        audio_*) folder=${AUDIO_DIR:-data} ;;
+    esac
+    MEDIA=(--image-dir "$folder")
+    [[ -z ${NUM_FRAMES:-} ]] || MEDIA+=(--num-frames "$NUM_FRAMES")
+    [[ -z ${PATCH_FRAME_SIZE:-} ]] || MEDIA+=(--patch-frame-size "$PATCH_FRAME_SIZE")
+}
+
 # ---- digits: a network so small that a CPU trains it in minutes
 
 # digits_text FOLDER: the flags of the tokenizer that make_digits has put there
@@ -149,16 +162,43 @@ Settings of all finetuning scripts:
   INIT_FROM     checkpoint to start from; empty trains from scratch. An interrupted run continues from SAVE_DIR
   BPE_DIR       folder with encoder.json, vocab.bpe, dict.txt      TEXT  other tokenizer flags in its place
   RESNET        torchvision ResNet-101 file for the picture trunk when training from scratch
+  RESNEXT, PANN  files with weights to start the trunks of films and sounds from
   IMAGE_DIR     folder that picture paths are relative to (with EXTRA=--read-from-img-path)
+  VIDEO_DIR, AUDIO_DIR  folders that paths of films and of sounds are relative to
+  NUM_FRAMES, PATCH_FRAME_SIZE  frames of a film, and their side in pixels
+  VIDEO_ENCODER, AUDIO_ENCODER  trunks of films and sounds; empty: none      MEL_BINS, HOP_SIZE  of the latter
+  NETWORK       further flags of the network (default: those of UnIVAL)
   ARCH, SAVE_DIR, MAX_EPOCH, LR, WARMUP_RATIO, BATCH_SIZE, UPDATE_FREQ, PATCH_IMAGE_SIZE, LABEL_SMOOTHING, DROPOUT,
   DROP_PATH, SAMPLE_PATCH_NUM, VALIDATE_INTERVAL_UPDATES, SAVE_INTERVAL_UPDATES, WORKERS, SEED
   PRECISION     flags for the number format (GPU default: --fp16; CPU default: none)
-  EXTRA         further flags for fairseq-train
+  EXTRA         further flags for fairseq-train; they come last, and so win
   PROCESSES     processes on this node (default: one per GPU)
   DRY_RUN=1     only show the command
 END
     }
     settings "$@"
+}
+
+UNIVAL_NETWORK="--image-encoder-name timm_resnet --scale-attn --scale-fc --scale-heads --disable-entangle
+    --encoder-normalize-before --decoder-normalize-before --share-decoder-input-output-embed --share-all-embeddings
+    --layernorm-embedding --patch-layernorm-embedding --code-layernorm-embedding --add-type-embedding"
+
+# choose_trunks: TRUNK_FLAGS then holds the flags of the trunks of films and sounds, and files that trunks start from
+choose_trunks() {
+    TRUNK_FLAGS=()
+    [[ -z ${VIDEO_ENCODER:-} ]] || TRUNK_FLAGS+=(--video-encoder-name "$VIDEO_ENCODER")
+    [[ -z ${AUDIO_ENCODER:-} ]] ||
+        TRUNK_FLAGS+=(--audio-encoder-name "$AUDIO_ENCODER" --mel-bins "${MEL_BINS:-64}" --hop-size "${HOP_SIZE:-200}")
+    start_trunk RESNET --resnet-model-path
+    start_trunk RESNEXT --video-model-path
+    start_trunk PANN --audio-model-path
+}
+
+# start_trunk SETTING FLAG
+start_trunk() {
+    [[ -n ${!1:-} ]] || return 0
+    need "${!1}" "$1"
+    TRUNK_FLAGS+=("$2" "${!1}")
 }
 
 # finetune TASK FLAGS...: fairseq-train on DATA from INIT_FROM, with the task's own flags
@@ -171,14 +211,12 @@ finetune() {
         need "$INIT_FROM" "INIT_FROM; set it empty to train from scratch"
         start+=(--finetune-from-model "$INIT_FROM")
     fi
-    [[ -n ${RESNET:-} ]] && start+=(--resnet-model-path "$RESNET")
+    read_media "$task"
+    choose_trunks
 
-    # shellcheck disable=SC2086  # TEXT, PRECISION and EXTRA hold several words
-    launch fairseq-train "$DATA" --user-dir "$ROOT/unival_plugin" --task "$task" $TEXT --image-dir "${IMAGE_DIR:-data}" \
-        --arch "${ARCH:-unival_base}" --image-encoder-name timm_resnet --num-bins 1000 \
-        --scale-attn --scale-fc --scale-heads --disable-entangle --encoder-normalize-before \
-        --decoder-normalize-before --share-decoder-input-output-embed --share-all-embeddings \
-        --layernorm-embedding --patch-layernorm-embedding --code-layernorm-embedding --add-type-embedding \
+    # shellcheck disable=SC2086  # TEXT, NETWORK, PRECISION and EXTRA hold several words; TEXT may give other bins
+    launch fairseq-train "$DATA" --user-dir "$ROOT/unival_plugin" --task "$task" --num-bins 1000 $TEXT "${MEDIA[@]}" \
+        --arch "${ARCH:-unival_base}" ${NETWORK-$UNIVAL_NETWORK} "${TRUNK_FLAGS[@]}" \
         --sample-patch-num "${SAMPLE_PATCH_NUM:-784}" --dropout "${DROPOUT:-0.1}" --attention-dropout 0.0 \
         --encoder-drop-path-rate "${DROP_PATH:-0.1}" --decoder-drop-path-rate "${DROP_PATH:-0.1}" \
         --optimizer adam --adam-betas "(0.9,0.999)" --adam-eps 1e-08 --weight-decay 0.01 --clip-norm 1.0 \
@@ -202,6 +240,8 @@ Settings of all evaluation scripts:
   RESULTS       folder for results: <file>_predict.json, scores in <file>_predict.meta.json, of several checkpoints in a
                 folder each      SPLIT  other name than the file's, for a single file
   BPE_DIR       folder with encoder.json, vocab.bpe, dict.txt      TEXT  other tokenizer flags in its place
+  IMAGE_DIR, VIDEO_DIR, AUDIO_DIR  folders that paths of pictures, films and sounds are relative to
+  NUM_FRAMES, PATCH_FRAME_SIZE  frames of a film, and their side in pixels
   BATCH_SIZE, PATCH_IMAGE_SIZE, BEAM, WORKERS
   PRECISION     flags for the number format (GPU default: --fp16; CPU default: none)
   EXTRA         further flags for fairseq-generate
@@ -223,6 +263,7 @@ evaluate() {
     for file in "${files[@]}"; do need "$file" "DATA"; done
     for checkpoint in "${checkpoints[@]}"; do need "$checkpoint" "CHECKPOINT"; done
     tokenizer
+    read_media "$task"
     [[ -n ${EMA_EVAL:-} ]] && average=(--ema-eval)
     for checkpoint in "${checkpoints[@]}"; do
         results=$RESULTS
@@ -236,7 +277,7 @@ evaluate() {
             written+=$results/$split:
             EVALUATED+=("$results/$split")
             # shellcheck disable=SC2086  # TEXT, PRECISION and EXTRA hold several words
-            perform fairseq-generate "$file" --user-dir "$ROOT/unival_plugin" --task "$task" $TEXT \
+            perform fairseq-generate "$file" --user-dir "$ROOT/unival_plugin" --task "$task" $TEXT "${MEDIA[@]}" \
                 --path "$checkpoint" "${average[@]}" --gen-subset "$split" --results-path "$results" \
                 --beam "${BEAM:-5}" --num-workers "${WORKERS:-2}" --seed 7 \
                 --distributed-world-size 1 ${PRECISION-$(default_precision)} "$@" ${EXTRA:-}

@@ -21,7 +21,9 @@ def convert(*words: str | Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_training_with_lora_goes_all_the_way(data: Data, pretrained: dict[str, Any], tmp_path: Path) -> None:
+def test_a_training_with_lora_goes_all_the_way(
+    data: Data, digits: Path, pretrained: dict[str, Any], tmp_path: Path
+) -> None:
     base = tmp_path / "base.pt"
     torch.save(pretrained, base)
     flags = ["--init-from", str(base), *LORA, *EMA, "--save-interval-updates", "3", "--max-update", "6"]
@@ -53,6 +55,11 @@ def test_a_training_with_lora_goes_all_the_way(data: Data, pretrained: dict[str,
     together(generate(data, again, tmp_path / "a"), generate(data, folded, tmp_path / "b"))
     answers = [(tmp_path / name / "valid_predict.json").read_text() for name in "ab"]
     assert answers[0] == answers[1]
+    pictures = str(digits / "pictures")
+    for name, model in {"whole": [again], "parts": [base, "--adapter", adapter]}.items():
+        output = str(tmp_path / f"{name}.jsonl")
+        assert main(["predict", pictures, "--output", output, "--device", "cpu", "--path", *map(str, model)]) == 0
+    assert (tmp_path / "whole.jsonl").read_text() == (tmp_path / "parts.jsonl").read_text()
 
     still = [*LORA, "--init-adapter", str(adapter), "--lr", "0", "--max-update", "1", "--disable-validation"]
     succeed(train(data, tmp_path / "third", "--init-from", str(base), *still))

@@ -13,5 +13,5 @@ CHECKPOINT=${CHECKPOINT:-logs/ofa/pretrained_models/average_models/avg_postrataf
 RESULTS=${RESULTS:-results/snli_ve}
 
 evaluate snli_ve --selected-cols "${SELECTED_COLS:-0,2,3,4,5}" --batch-size "${BATCH_SIZE:-8}" --max-src-length 80 \
-    --patch-image-size "${PATCH_IMAGE_SIZE:-480}" --image-dir "${IMAGE_DIR:-data}" \
+    --patch-image-size "${PATCH_IMAGE_SIZE:-480}" \
     --prompt-type "${PROMPT_TYPE:-prev_output}"

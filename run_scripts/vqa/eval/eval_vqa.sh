@@ -6,6 +6,7 @@
 #   PROMPT_TYPE   none, src or prev_output, as in training      INFERENCE_TYPE  allcand or beamsearch
 #   ZERO_SHOT     flags: --zero-shot or --noconstraints; empty for a checkpoint that was finetuned for questions
 #   IMAGES        flags: --read-from-img-path if the pictures are paths below IMAGE_DIR
+#   TASK          vqa_gen or video_vqa_gen
 source "$(dirname "${BASH_SOURCE[0]}")/../../common.sh"
 evaluation_settings "$@"
 
@@ -17,8 +18,8 @@ RESULTS=${RESULTS:-results/vqa}
 
 need "$ANSWERS" "ANSWERS"
 # shellcheck disable=SC2086  # IMAGES and ZERO_SHOT hold several words
-evaluate vqa_gen --selected-cols "${SELECTED_COLS:-0,5,2,3,4}" --ans2label-file "$ANSWERS" \
+evaluate "${TASK:-vqa_gen}" --selected-cols "${SELECTED_COLS:-0,5,2,3,4}" --ans2label-file "$ANSWERS" \
     --batch-size "${BATCH_SIZE:-32}" --valid-batch-size "${VALID_BATCH_SIZE:-8}" --max-src-length 80 \
-    --patch-image-size "${PATCH_IMAGE_SIZE:-480}" --image-dir "${IMAGE_DIR:-data}" ${IMAGES:-} \
+    --patch-image-size "${PATCH_IMAGE_SIZE:-480}" ${IMAGES:-} \
     --prompt-type "${PROMPT_TYPE:-prev_output}" --val-inference-type "${INFERENCE_TYPE:-beamsearch}" \
     --unnormalized --temperature 1.0 ${ZERO_SHOT---zero-shot}

@@ -1,0 +1,83 @@
+"""The scripts for films and sounds have the published settings."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+from commands import ENVIRONMENT
+from test_answer_scripts import dry, value
+from test_averaging_scripts import check_published, table
+
+PUBLISHED = table("film_sound.tsv")
+TRAININGS = {script: row for script, row in PUBLISHED.items() if row["arch"]}
+FROZEN = "--freeze-encoder"
+CAPTION_EVALUATIONS = ["caption/eval/video/eval_video_caption.sh", "caption/eval/audio/eval_audio_caption.sh"]
+PARSE = """
+import json, sys
+from fairseq import options
+for words in json.load(sys.stdin):
+    parsers = {"fairseq-train": options.get_training_parser, "fairseq-generate": options.get_generation_parser}
+    print(options.parse_args_and_arch(parsers[words[0]](), words[1:]).task)
+"""
+
+
+@pytest.mark.parametrize("script", PUBLISHED)
+def test_settings_are_the_published_ones(script: str) -> None:
+    check_published(PUBLISHED[script])
+
+
+@pytest.mark.parametrize("script", TRAININGS)
+def test_the_trunks_are_those_of_the_task(script: str) -> None:
+    (command,) = dry(script)
+    assert value(command, "--video-encoder-name") == "all_resnext101"
+    assert ("--audio-encoder-name" in command) == ("audio" in script)
+
+
+@pytest.mark.parametrize("script", TRAININGS)
+def test_paths_are_relative_to_the_folder_of_films_or_of_sounds(script: str) -> None:
+    (command,) = dry(script, "IMAGE_DIR=pictures", "VIDEO_DIR=films", "AUDIO_DIR=sounds")
+    assert value(command, "--image-dir") == ("sounds" if "audio" in script else "films")
+
+
+@pytest.mark.parametrize("script", CAPTION_EVALUATIONS)
+def test_captions_of_films_and_sounds_are_searched_as_in_validation(script: str) -> None:
+    (command,) = dry(script, "VIDEO_DIR=films", "AUDIO_DIR=sounds")
+    assert {"--unnormalized", "--read-from-img-path"} <= set(command)
+    assert (value(command, "--beam"), value(command, "--no-repeat-ngram-size")) == ("5", "0")
+    task = value(command, "--task")
+    assert value(command, "--image-dir") == {"video_caption": "films", "audio_caption": "sounds"}[task]
+
+
+def test_frames_and_trunks_are_settings() -> None:
+    settings = ["NUM_FRAMES=4", "PATCH_FRAME_SIZE=64", "VIDEO_ENCODER=", "MEDIA_FLAGS=", "RESNEXT=weights.pth"]
+    (command,) = dry("caption/video/activitynet/unival_video_caption_activitynet_stage_1.sh", *settings)
+    assert (value(command, "--num-frames"), value(command, "--patch-frame-size")) == ("4", "64")
+    assert not {"--video-encoder-name", "--use-dataaug"} & set(command)
+    assert value(command, "--video-model-path") == "weights.pth"
+
+
+def test_the_trunk_of_sounds_starts_from_pann() -> None:
+    (command,) = dry("caption/audio/clotho/unival_audio_caption_clotho.sh")
+    assert value(command, "--audio-model-path").endswith("Cnn14_mAP_0.431.pth")
+    (command,) = dry("caption/audio/clotho/unival_audio_caption_clotho.sh", "PANN=", "HOP_SIZE=480")
+    assert "--audio-model-path" not in command and value(command, "--hop-size") == "480"
+
+
+def test_only_linear_scripts_freeze_what_others_train() -> None:
+    frozen = {script for script, row in TRAININGS.items() if FROZEN in row["freeze_flags"].split()}
+    assert frozen == {script for script in TRAININGS if "onlylinear" in script}
+
+
+def test_the_programs_know_all_flags() -> None:
+    rows = {**PUBLISHED, **table("averaging.tsv")}
+    commands = [dry(script)[0] for script in [*rows, *CAPTION_EVALUATIONS]]
+    commands = [[command[0].rsplit("/", 1)[-1], *command[1:]] for command in commands]
+    parsed = subprocess.run(
+        [sys.executable, "-c", PARSE], input=json.dumps(commands), capture_output=True, text=True, env=ENVIRONMENT
+    )
+    assert parsed.returncode == 0, parsed.stderr
+    tasks = [row["task"] for row in rows.values()]
+    assert parsed.stdout.split() == [*tasks, "video_caption", "audio_caption"]
