@@ -5,8 +5,10 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 EXTRAS = {
-    "video": ["decord", "av"],  # for the film tasks to come
-    "audio": ["soundfile", "torchaudio"],  # for the sound tasks to come
+    # PyAV below 18 crashes on some MPEG files, 19 changes names, 18 needs Python 3.11; decord is another reader
+    "video": ["av>=18,<19; python_version >= '3.11'", "decord; platform_machine == 'x86_64'"],
+    # av for the sounds of films and m4a
+    "audio": ["soundfile", "torchaudio", "av>=18,<19; python_version >= '3.11'"],
     "coco": ["pycocoevalcap>=1.2"],  # BLEU, METEOR, ROUGE-L, SPICE of COCO; the CIDEr of training needs nothing
     "gpu": ["xformers"],  # --attention-backend xformers; torch's own kernels need nothing
     "fast": ["numba"],  # faster resizing of pictures, with the same pixels

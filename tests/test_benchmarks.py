@@ -18,8 +18,10 @@ SCRIPTS = [
     "beam_search.py",
     "image_loader.py",
     "index_building.py",
+    "log_mel.py",
     "merging.py",
     "train_step.py",
+    "video_decoding.py",
 ]
 TINY = ["--arch", "unival_tiny", "--patch-image-size", "64", "--rounds", "1", "--threads", "1"]
 MACHINE = {"machine", "python", "torch", "threads", "clock"}
@@ -46,6 +48,18 @@ def train_step(monkeypatch: pytest.MonkeyPatch) -> Any:
 def test_help_explains_the_question(script: str) -> None:
     shown = output(script, "--help")
     assert "?" in shown.split("options:")[0]
+
+
+def test_log_mel_compares_front_ends_readers_and_memory() -> None:
+    sizes = "--batch-size 1 --hops 480 --formats wav --file-seconds 1 --rates 48000 --clips 10 --rounds 1"
+    _, *lines = json_lines("log_mel.py", *sizes.split())
+    assert {line["question"] for line in lines if "question" in line} == {"front end", "reading", "memory"}
+
+
+def test_video_decoding_compares_readers_and_memory() -> None:
+    sizes = "--rounds 1 --repeats 1 --frames 2 --length 12 --size 160 64 --clips 10 --ways pyav"
+    _, *lines = json_lines("video_decoding.py", *sizes.split())
+    assert len(lines) == 4 and {"speed", "memory"} <= {line["question"] for line in lines}
 
 
 def test_train_step_reports_every_phase_of_every_way() -> None:

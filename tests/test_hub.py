@@ -201,8 +201,8 @@ class TestCommand:
         assert self.run(checkpoint, tmp_path / "missing.png") == 1
         streams = capsys.readouterr()
         assert "missing.png" in json.loads(streams.out)["error"]
-        assert "1 of 1 pictures could not be read" in streams.err
+        assert "1 of 1 files could not be read" in streams.err
 
     def test_nothing_found(self, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert self.run(checkpoint, tmp_path / "*.png") == 2
-        assert "no pictures found" in capsys.readouterr().err
+        assert "nothing found in" in capsys.readouterr().err

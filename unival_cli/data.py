@@ -172,11 +172,17 @@ rows that have the same image id.
 
 example:
   unival data cider-df data/val.tsv --selected-cols 0,4,2 --output data/val_df.json
-  unival data cider-df data/train.tsv --group-col 1 --output data/train_df.json""",
+  unival data cider-df data/train.tsv --group-col 1 --output data/train_df.json
+  unival data cider-df data/train.tsv --rewards --output data/train_reward_df.json""",
     )
     parser.add_argument("files", nargs="+", type=Path, metavar="TSV", help="caption files")
     _add_columns(parser)
     parser.add_argument("--group-col", type=int, default=None, metavar="N", help="column of the image id (from 0)")
+    parser.add_argument(
+        "--rewards",
+        action="store_true",
+        help="for --scst-cider-cached-tokens: count captions as reward training compares them, with <eos> as last word",
+    )
     parser.add_argument("--output", type=Path, required=True, metavar="JSON", help="file to write")
     _add_overwrite(parser)
 

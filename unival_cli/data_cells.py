@@ -14,6 +14,12 @@ from .data_schemas import LABELS
 BOX_SLACK = 0.5
 """Pixels that a box may reach over the border: boxes of real sets are rounded."""
 
+MEDIA = ("image", "film", "sound")
+"""Kinds of cells that are decoded."""
+
+FILM_FRAMES = 8
+"""How many of a film are decoded, spread over all of it."""
+
 ANSWERS_REMEDY = "write confidence|!+answer, joined by &&, as in 1.0|!+yes&&0.3|!+no"
 
 
@@ -71,7 +77,7 @@ class CellChecker:
     """Checks single cells.
 
     Args:
-        image_dir: folder of picture paths.
+        image_dir: folder of the paths of pictures, films and sounds.
         from_path: picture cells hold paths.
         answers: the only answers allowed; None: any.
     """
@@ -80,8 +86,27 @@ class CellChecker:
     from_path: bool = False
     answers: frozenset[str] | None = None
 
-    def image(self, cell: str, where: str, report: Report) -> tuple[int, int]:
-        """Decode a picture; its width and height. Raises DataError."""
+    def medium(self, kind: str, cell: str, where: str, report: Report) -> tuple[int, int] | None:
+        """Decode a picture, some frames of a film, or a sound; width and height of the first two. Raises DataError."""
+        return {"image": self._image, "film": self._film, "sound": self._sound}[kind](cell, where, report)
+
+    def _film(self, cell: str, where: str, report: Report) -> tuple[int, int]:
+        from unival_plugin.data.video import FrameSampling, read_cell_frames
+
+        frames = read_cell_frames(cell, where, self.image_dir, FrameSampling(FILM_FRAMES, "middle"))
+        height, width = frames.shape[2:]
+        report.spreads["film width"][width] += 1
+        report.spreads["film height"][height] += 1
+        return width, height
+
+    def _sound(self, cell: str, where: str, report: Report) -> None:
+        from unival_plugin.data.audio import SAMPLE_RATE, read_waveform
+        from unival_plugin.data.image import path_below
+
+        wave = read_waveform(path_below(cell, where, self.image_dir), where)
+        report.spreads["sound length in ms"][round(1000 * len(wave) / SAMPLE_RATE)] += 1
+
+    def _image(self, cell: str, where: str, report: Report) -> tuple[int, int]:
         from unival_plugin.data.image import read_cell_image
 
         picture = read_cell_image(cell, where, self.image_dir, self.from_path)

@@ -23,6 +23,10 @@ def run_cider_df(args: argparse.Namespace) -> int:
     if args.group_col is not None and args.group_col < 0:
         raise ConfigError(f"--group-col is {args.group_col}, but columns count from 0")
     references = collect_references(args.files, columns[2], args.group_col)
+    if args.rewards:
+        from unival_plugin.unival.criterions.rewards import reward_text
+
+        references = [[reward_text(text) for text in group] for group in references]
     DocumentFrequency.from_references(references).save(args.output)
     print(f"{args.output}: {len(references)} pictures, {sum(map(len, references))} captions")
     return 0

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .data_cells import BadCell, CellChecker, Report
+from .data_cells import MEDIA, BadCell, CellChecker, Report
 from .data_schemas import SCHEMAS, Schema
 from .files import progress
 
@@ -55,8 +55,9 @@ class RowChecker:
         for k, cell in enumerate(cells):
             try:
                 texts[k] = self._text(k, cell)
-                if self.schema.columns[k][1] == "image":
-                    size = self.cells.image(texts[k], self.table.where(row, k), report)
+                kind = self.schema.columns[k][1]
+                if kind in MEDIA:
+                    size = self.cells.medium(kind, texts[k], self.table.where(row, k), report)
                 elif reason := self.cells.fault(*self.schema.columns[k], texts[k], size, report):
                     raise DataError(reason)
             except DataError as error:
@@ -195,7 +196,7 @@ def _repeated_keys(table: TsvTable, schema: Schema, hashes: array[int]) -> list[
 def statistics(path: Path, report: Report, bad_rows: int) -> list[str]:
     """The lines printed after the check of a file."""
     lines = [f"{path}: {report.rows} rows checked, {bad_rows} bad"]
-    names = sorted(report.spreads, key=lambda name: name.startswith("picture"))  # texts first
+    names = sorted(report.spreads, key=lambda name: name.startswith(("picture", *MEDIA)))  # texts first
     width = max(map(len, names), default=0) + 1
     lines += [f"  {name + ':':<{width}} {_spread(report.spreads[name])}" for name in names]
     for name, counts in report.tallies.items():

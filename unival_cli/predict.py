@@ -1,4 +1,4 @@
-"""``unival predict``: answers for pictures, one line of JSON each."""
+"""``unival predict``: answers for pictures, films and sounds, one line of JSON each."""
 
 from __future__ import annotations
 
@@ -11,8 +11,14 @@ from typing import Any, Optional, TextIO
 
 from .predict_rows import SUFFIXES, Row, expand, prepare, rows_of_file, unanswered
 
-ALIASES = {"vqa": "vqa_gen"}
-TASKS = ("caption", "vqa", "vqa_gen", "refcoco", "snli_ve")
+ALIASES = {"vqa": "vqa_gen", "video_vqa": "video_vqa_gen"}
+MEDIA = {
+    **dict.fromkeys(("caption", "vqa", "vqa_gen", "refcoco", "snli_ve"), "image"),
+    **dict.fromkeys(("video_caption", "video_vqa", "video_vqa_gen"), "video"),
+    "audio_caption": "audio",
+}
+"""What tasks answer for."""
+CAPTIONS = {"caption", "video_caption", "audio_caption"}
 FLAGS = ("beam", "max_len_b", "no_repeat_ngram_size", "lenpen")
 ANSWER_OPTIONS = ("prompt_type", "ans2label_file", "val_inference_type")
 OVERRIDES = ("bpe_dir", "sentencepiece_model", *ANSWER_OPTIONS)
@@ -30,35 +36,39 @@ EPILOG = """examples:
   unival predict --task vqa --path vqa.pt --text "what colour is the dog?" dog.jpg
   unival predict --task vqa --path vqa.pt --input questions.csv --output answers.jsonl
   unival predict --task snli_ve --path snli_ve.pt --text "a dog is asleep" dog.jpg
+  unival predict --task video_caption --path video_caption.pt film.mp4
   unival predict --task refcoco --path refcoco.pt --text "the left dog" --draw drawn/ dog.jpg
   unival predict --task vqa --path caption.pt --prompt-type prev_output --ans2label-file answers.json \\
       --text "is it raining?" photos/
 
 The tasks: caption describes; vqa answers a question; snli_ve says whether a picture implies a statement (yes, no,
-maybe); refcoco finds what an expression means and gives a box x0, y0, x1, y1 in pixels of the picture.
+maybe); refcoco finds what an expression means and gives a box x0, y0, x1, y1 in pixels of the picture. video_caption,
+audio_caption and video_vqa do the same for films and sounds.
 
-A folder stands for all pictures below it; a pattern in quotes ('photos/*.jpg') is expanded here. Rows of --input FILE
-have "image" (a path relative to FILE) and "text"; "context" is for models trained with --add-object or --add-caption:
+A folder stands for all pictures (films, sounds) below it; a pattern in quotes ('photos/*.jpg') is expanded here. Rows
+of --input FILE have "image", "video" or "audio" (a path relative to FILE) and "text"; "context" is for models trained
+with --add-object or --add-caption:
   questions.jsonl: {"image": "dog.jpg", "text": "what is it?"}
   questions.csv:   image,text
                    dog.jpg,what is it?
 
-A line of the answer has "image", "text" and "caption", "answer" or "box", and "score" (a log-probability). With
---output, the same command continues where an interrupted one stopped. A row that cannot be used gets a line with
-"error", and the exit status is then 1."""
+A line of the answer has "image" ("video", "audio"), "text" and "caption", "answer" or "box", and "score" (a
+log-probability). With --output, the same command continues where an interrupted one stopped. A row that cannot be used
+gets a line with "error", and the exit status is then 1."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of ``unival predict``."""
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = EPILOG
-    parser.add_argument("pictures", nargs="*", metavar="PICTURE|FOLDER|GLOB", help="what to answer for")
-    parser.add_argument("--text", help="question, statement or expression for all these pictures")
-    parser.add_argument(
-        "--input", type=Path, metavar="FILE", help="pictures and texts in a .jsonl or .csv file instead"
-    )
-    parser.add_argument("--task", choices=TASKS, default="caption", help="what to answer (default: caption)")
+    parser.add_argument("media", nargs="*", metavar="FILE|FOLDER|GLOB", help="pictures, films or sounds to answer for")
+    parser.add_argument("--text", help="question, statement or expression for all these files")
+    parser.add_argument("--input", type=Path, metavar="FILE", help="files and texts in a .jsonl or .csv file instead")
+    parser.add_argument("--task", choices=tuple(MEDIA), default="caption", help="what to answer (default: caption)")
     parser.add_argument("--path", required=True, metavar="CKPT", help="checkpoint (.pt or .safetensors)")
+    parser.add_argument(
+        "--adapter", metavar="FILE", help="what was trained on top of the checkpoint (unival convert --only-trained)"
+    )
     parser.add_argument("--ema", action="store_true", help="use the checkpoint's averaged weights")
     parser.add_argument("--output", type=Path, metavar="FILE", help="write JSON lines to FILE (default: print them)")
     parser.add_argument("--overwrite", action="store_true", help="begin FILE anew instead of continuing it")
@@ -66,8 +76,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--draw", type=Path, metavar="FOLDER", help="also write the pictures with their boxes (refcoco)"
     )
     parser.add_argument("--n-best", type=int, default=1, metavar="K", help="tell the K best answers, at most the beam")
-    parser.add_argument("--batch-size", type=int, default=16, help="pictures a batch (default: 16)")
-    parser.add_argument("--workers", type=int, default=0, help="processes that decode pictures (default: 0)")
+    parser.add_argument("--batch-size", type=int, default=16, help="files a batch (default: 16)")
+    parser.add_argument("--workers", type=int, default=0, help="processes that decode files (default: 0)")
     parser.add_argument("--device", help="cpu, cuda, cuda:1 … (default: the GPU if there is one)")
     search = parser.add_argument_group("search (default: as in the checkpoint's validation)")
     search.add_argument("--beam", type=int, help="hypotheses of beam search")
@@ -93,22 +103,23 @@ def run(args: argparse.Namespace) -> int:
     args.task = ALIASES.get(args.task, args.task)
     rows = _rows(args)
     drawing = None if args.draw is None else _Drawing(args.draw, rows)
+    from unival_plugin.checkpoints.reading import sha256
     from unival_plugin.hub import from_pretrained
-    from unival_plugin.unival.tasks.results import sha256
 
     overrides = {name: getattr(args, name) for name in OVERRIDES if getattr(args, name)}
-    predictor = from_pretrained(args.path, args.device, ema=args.ema, task=args.task, **overrides)
+    predictor = from_pretrained(args.path, args.device, args.ema, args.adapter, task=args.task, **overrides)
     given = {name: getattr(args, name) for name in FLAGS if getattr(args, name) is not None}
     how = {
         "task": args.task,
         "checkpoint": {"path": str(args.path), "sha256": sha256(Path(args.path)), "ema": args.ema},
+        **({"adapter": sha256(Path(args.adapter))} if args.adapter else {}),
         **_settings(predictor.task),
         "generation": predictor.task.answer_options(given).as_dict(),
         "n_best": args.n_best,
     }
     if args.output is None:
         return _write(predictor, rows, args, given, drawing, sys.stdout)
-    left = unanswered(rows, prepare(args.output, how, args.overwrite))
+    left = unanswered(rows, prepare(args.output, MEDIA[args.task], how, args.overwrite))
     with args.output.open("a", encoding="utf-8") as file:
         return _write(predictor, left, args, given, drawing, file)
 
@@ -121,29 +132,31 @@ def _rows(args: argparse.Namespace) -> list[Row]:
     """
     from unival_plugin.errors import ConfigError
 
-    if bool(args.pictures) == (args.input is not None):
-        raise ConfigError("give either pictures or --input FILE")
+    medium = MEDIA[args.task]
+    if bool(args.media) == (args.input is not None):
+        raise ConfigError("give either files or --input FILE")
     if args.draw is not None and args.task != "refcoco":
         raise ConfigError("--draw is for --task refcoco: other tasks give no boxes")
     useless = [name for name in ANSWER_OPTIONS if getattr(args, name)]
-    if useless and args.task in ("caption", "refcoco"):
+    if useless and args.task in {*CAPTIONS, "refcoco"}:
         raise ConfigError(
-            f"--{useless[0].replace('_', '-')} is for vqa and snli_ve: other tasks have no set of answers"
+            f"--{useless[0].replace('_', '-')} is for vqa, video_vqa and snli_ve: other tasks have no set of answers"
         )
     if args.input is not None:
         if args.text is not None:
-            raise ConfigError("--text is for pictures named on the command line; --input FILE has its own texts")
-        return rows_of_file(args.input)
-    if (args.text is None) != (args.task == "caption"):
+            raise ConfigError("--text is for files named on the command line; --input FILE has its own texts")
+        return rows_of_file(args.input, medium)
+    if (args.text is None) != (args.task in CAPTIONS):
         raise ConfigError(
-            "--task caption takes no --text: choose another task"
+            f"--task {args.task} takes no --text: choose another task"
             if args.text is not None
-            else f'--task {args.task} needs a text for the pictures: --text "…", or --input FILE with a text a row'
+            else f'--task {args.task} needs a text for the files: --text "…", or --input FILE with a text a row'
         )
-    rows = [Row(str(picture), picture, args.text or "") for picture in expand(args.pictures)]
+    rows = [Row(medium, str(path), path, args.text or "") for path in expand(args.media, medium)]
     if not rows:
         raise ConfigError(
-            f"no pictures found in {' '.join(args.pictures)}; picture files end with {' '.join(sorted(SUFFIXES))}"
+            f"nothing found in {' '.join(args.media)} for --task {args.task}, which takes files that end with "
+            f"{' '.join(sorted(SUFFIXES[medium]))}"
         )
     return rows
 
@@ -157,7 +170,17 @@ def _settings(task: Any) -> dict[str, Any]:
         known["prompt"] = task.prompt
     if hasattr(task, "answers"):
         known["answers"] = sha256(json.dumps(task.answers.answers).encode()).hexdigest()
-    return {**known, "picture_size": task.cfg.patch_image_size}
+    return {**known, **_sizes(task)}
+
+
+def _sizes(task: Any) -> dict[str, Any]:
+    """What the network sees of a file."""
+    names = {
+        "image": ("patch_image_size",),
+        "video": ("patch_frame_size", "num_frames", "sample_type"),
+        "audio": ("max_audio_len", "sample_rate", "audio_sample_rate"),
+    }
+    return {name: _plain(task.cfg[name]) for name in names[MEDIA[str(task.cfg._name)]]}
 
 
 def _plain(value: Any) -> Any:
@@ -176,7 +199,7 @@ def _write(
     from .files import progress
 
     failed = 0
-    for row, found in progress(_answered(predictor, rows, args, flags), len(rows), args.task, "picture"):
+    for row, found in progress(_answered(predictor, rows, args, flags), len(rows), args.task, "file"):
         line = row.line()
         if isinstance(found, str):
             failed += 1
@@ -189,7 +212,7 @@ def _write(
                 line["drawn"] = str(drawing.draw(row, found.box))
         print(json.dumps(line, ensure_ascii=False), file=file, flush=True)
     if failed:
-        what = "pictures could not be read" if args.task == "caption" else "rows could not be answered"
+        what = "files could not be read" if args.task in CAPTIONS else "rows could not be answered"
         print(f"unival predict: {failed} of {len(rows)} {what}", file=sys.stderr)
     return 1 if failed else 0
 
@@ -220,7 +243,7 @@ def _shown(answer: Any, task: str) -> dict[str, Any]:
     score = round(answer.score, 4)
     if answer.box is not None:
         return {"box": [round(number, 2) for number in answer.box], "score": score}
-    return {"caption" if task == "caption" else "answer": answer.text, "score": score}
+    return {"caption" if task in CAPTIONS else "answer": answer.text, "score": score}
 
 
 class _Drawing:

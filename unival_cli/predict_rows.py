@@ -1,4 +1,4 @@
-"""What `unival predict` answers: pictures and texts from the command line or a file, and what is answered already."""
+"""What `unival predict` answers: media and texts from the command line or a file, and what is answered already."""
 
 from __future__ import annotations
 
@@ -10,24 +10,30 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
-CELLS = ("image", "text", "context")
+SUFFIXES = {
+    "image": {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"},
+    "video": {".mp4", ".m4v", ".mov", ".webm", ".mkv", ".avi", ".gif", ".mpg", ".mpeg", ".flv", ".wmv"},
+    "audio": {".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a", ".aac", ".aiff", ".aif"},
+}
+"""Of files that are looked for in folders, by medium, which also names the first cell of a row."""
 
 Key = tuple[str, str, str]
 
 
 @dataclass(frozen=True)
 class Row:
-    """A picture with its text.
+    """A picture, film or sound with its text.
 
     Attributes:
-        image: the picture's name as the user gave it; repeated in the output.
+        medium: "image", "video" or "audio".
+        name: of the file as the user gave it; repeated in the output.
         path: where it is.
         text, context: empty where there is none.
         error: why the row cannot be used.
     """
 
-    image: str
+    medium: str
+    name: str
     path: Path
     text: str = ""
     context: str = ""
@@ -36,15 +42,21 @@ class Row:
     @property
     def key(self) -> Key:
         """What an answer in the output belongs to."""
-        return self.image, self.text, self.context
+        return self.name, self.text, self.context
 
     def line(self) -> dict[str, Any]:
         """The beginning of the row's line in the output."""
-        return {name: value for name, value in zip(CELLS, self.key, strict=True) if value or name == "image"}
+        cells = zip(cells_of(self.medium), self.key, strict=True)
+        return {name: value for name, value in cells if value or name == self.medium}
 
 
-def expand(patterns: list[str]) -> list[Path]:
-    """Pictures that files, folders and patterns stand for, each once, in order.
+def cells_of(medium: str) -> tuple[str, str, str]:
+    """Names of the cells of a row."""
+    return medium, "text", "context"
+
+
+def expand(patterns: list[str], medium: str) -> list[Path]:
+    """Files of a medium that files, folders and patterns stand for, each once, in order.
 
     A name that matches nothing is kept, so that its line tells about it.
     """
@@ -54,7 +66,7 @@ def expand(patterns: list[str]) -> list[Path]:
     for pattern in patterns:
         path = Path(pattern)
         if path.is_dir():
-            matches = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+            matches = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES[medium] and p.is_file())
         elif path.exists() or not glob.has_magic(pattern):
             matches = [path]
         else:
@@ -63,13 +75,13 @@ def expand(patterns: list[str]) -> list[Path]:
     return list(found)
 
 
-def rows_of_file(path: Path) -> list[Row]:
-    """Rows of a ``.jsonl`` or ``.csv`` file with ``image`` and, as the task needs, ``text`` and ``context``.
+def rows_of_file(path: Path, medium: str) -> list[Row]:
+    """Rows of a ``.jsonl`` or ``.csv`` file with the medium and, as the task needs, ``text`` and ``context``.
 
     A line that cannot be used becomes a row with ``error``.
 
     Raises:
-        ConfigError: another kind of file, not UTF-8, no rows, or a CSV file without a header that names ``image``.
+        ConfigError: another kind of file, not UTF-8, no rows, or a CSV file without a header that names the medium.
     """
     from unival_plugin.errors import ConfigError
 
@@ -77,7 +89,7 @@ def rows_of_file(path: Path) -> list[Row]:
     if path.suffix.lower() not in kinds:
         raise ConfigError(f"--input {path}: needs a .jsonl file or a .csv file with a header")
     try:
-        rows = [_row(path, number, cells) for number, cells in kinds[path.suffix.lower()](path)]
+        rows = [_row(path, medium, number, cells) for number, cells in kinds[path.suffix.lower()](path, medium)]
     except (UnicodeDecodeError, csv.Error) as error:
         raise ConfigError(f"--input {path}: cannot be read ({error}); save it as UTF-8") from error
     if not rows:
@@ -85,7 +97,7 @@ def rows_of_file(path: Path) -> list[Row]:
     return rows
 
 
-def _json_cells(path: Path) -> Iterator[tuple[int, Any]]:
+def _json_cells(path: Path, medium: str) -> Iterator[tuple[int, Any]]:
     with path.open(encoding="utf-8-sig") as file:
         for number, line in enumerate(file, start=1):
             if line.strip():
@@ -95,29 +107,30 @@ def _json_cells(path: Path) -> Iterator[tuple[int, Any]]:
                     yield number, f"not valid JSON ({error})"
 
 
-def _csv_cells(path: Path) -> Iterator[tuple[int, Any]]:
+def _csv_cells(path: Path, medium: str) -> Iterator[tuple[int, Any]]:
     from unival_plugin.errors import ConfigError
 
     with path.open(encoding="utf-8-sig", newline="") as file:
         reader = csv.DictReader(file)
-        if "image" not in (reader.fieldnames or ()):
-            raise ConfigError(f"--input {path}: the first line must name the columns: image,text")
+        if medium not in (reader.fieldnames or ()):
+            raise ConfigError(f"--input {path}: the first line must name the columns: {medium},text")
         for cells in reader:
-            yield reader.line_num, {name: cells[name] or "" for name in CELLS if name in cells}
+            yield reader.line_num, {name: cells[name] or "" for name in cells_of(medium) if name in cells}
 
 
-def _row(path: Path, number: int, cells: Any) -> Row:
+def _row(path: Path, medium: str, number: int, cells: Any) -> Row:
     where = f"{path}:row {number}"
     if isinstance(cells, str):
-        return Row(where, path, error=f"{where}: {cells}")
-    values = [cells.get(name, "") for name in CELLS] if isinstance(cells, dict) else []
+        return Row(medium, where, path, error=f"{where}: {cells}")
+    values = [cells.get(name, "") for name in cells_of(medium)] if isinstance(cells, dict) else []
     if not values or not values[0] or not all(isinstance(value, str) for value in values):
-        return Row(where, path, error=f'{where}: needs texts, as in {{"image": "dog.jpg", "text": "what is it?"}}')
-    image, text, context = values
-    return Row(image, path.parent / image, text, context)
+        example = f'{{"{medium}": "file{min(SUFFIXES[medium])}", "text": "what is it?"}}'
+        return Row(medium, where, path, error=f"{where}: needs texts, as in {example}")
+    name, text, context = values
+    return Row(medium, name, path.parent / name, text, context)
 
 
-def prepare(output: Path, how: dict[str, Any], overwrite: bool) -> Counter[Key]:
+def prepare(output: Path, medium: str, how: dict[str, Any], overwrite: bool) -> Counter[Key]:
     """How often ``output`` already answers each row; cuts off a line that an interruption left unfinished.
 
     Raises:
@@ -134,13 +147,13 @@ def prepare(output: Path, how: dict[str, Any], overwrite: bool) -> Counter[Key]:
             raise ConfigError(
                 f"{output}: was made with another checkpoint or other options; choose another name or add --overwrite"
             )
-        return _finished(output)
+        return _finished(output, medium)
     output.parent.mkdir(parents=True, exist_ok=True)
     write_json(meta, how)
     return Counter()
 
 
-def _finished(output: Path) -> Counter[Key]:
+def _finished(output: Path, medium: str) -> Counter[Key]:
     kept, done = 0, Counter[Key]()
     with output.open("rb") as file:
         for line in file:
@@ -148,7 +161,7 @@ def _finished(output: Path) -> Counter[Key]:
                 break
             kept += len(line)
             cells = json.loads(line)
-            done[str(cells["image"]), str(cells.get("text", "")), str(cells.get("context", ""))] += 1
+            done[str(cells[medium]), str(cells.get("text", "")), str(cells.get("context", ""))] += 1
     with output.open("rb+") as file:
         file.truncate(kept)
     return done

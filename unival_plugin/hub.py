@@ -10,14 +10,13 @@ from typing import Any, Optional, Union
 import numpy as np
 import torch
 from fairseq import checkpoint_utils, utils
-from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 from .checkpoints.adapters import apply_adapter
 from .compat.averages import with_average_as_model
 from .compat.stored_options import adopt_options
 from .data.dataset import BadRow
-from .data.image import decode_image
+from .data.media import Media
 from .data.samples import Query, Sample, SampleEncoder, collate
 from .errors import CheckpointError, ConfigError, DataError
 from .generation.generator import Hypothesis, SequenceGenerator
@@ -27,10 +26,11 @@ from .unival.tasks.refcoco import RefcocoTask
 from .unival.tasks.scored import ScoredTask
 from .unival.tasks.vqa_gen import VqaGenConfig
 
-Picture = Union[str, Path, bytes, Image.Image]
+Source = Media
+"""A path, an encoded picture, a PIL picture, frames uint8 (T, 3, H, W) or a waveform float32 (N,)."""
 Texts = Union[str, Sequence[str]]
 Box = tuple[float, float, float, float]
-TASKS = ("caption", "vqa_gen", "refcoco", "snli_ve")
+TASKS = ("caption", "vqa_gen", "refcoco", "snli_ve", "video_caption", "video_vqa_gen", "audio_caption")
 TEXT_FILES = ("sentencepiece_model", "bpe_dir", "ans2label_file")
 
 
@@ -114,7 +114,7 @@ def _check_answer_options(task_cfg: Any, given: dict[str, Any], path: Path) -> N
     trained_so = task_cfg.get("prompt_type") is not None and "prompt_type" not in given  # its answers are its own
     if "prompt_type" in task_cfg and task_cfg["prompt_type"] is None:
         missing.append("--prompt-type (UnIVAL's own files: prev_output)")
-    asks = task_cfg.get("_name") == "vqa_gen" and not task_cfg.get("noconstraints")
+    asks = task_cfg.get("_name") in ("vqa_gen", "video_vqa_gen") and not task_cfg.get("noconstraints")
     given_dict = "ans2label_dict" in given or task_cfg.get("ans2label_dict") != VqaGenConfig().ans2label_dict
     # the default dict is for training commands; hardly anybody means a model that says nothing but yes and no
     if asks and not trained_so and not task_cfg.get("ans2label_file") and not given_dict:
@@ -132,47 +132,48 @@ class Predictor:
     def __init__(self, models: Sequence[Any], task: ScoredTask, device: torch.device) -> None:
         self.models, self.task, self.device = list(models), task, device
 
-    def caption(self, pictures: Sequence[Picture], batch_size: int = 16, **generation: Any) -> list[str]:
-        """Captions of pictures, in order; for task ``caption``.
+    def caption(self, media: Sequence[Source], batch_size: int = 16, **generation: Any) -> list[str]:
+        """Captions of pictures, films or sounds, in order; for tasks ``caption``, ``video_caption``, ``audio_caption``.
 
         Args:
-            pictures: paths, encoded bytes or PIL pictures.
-            batch_size: pictures a batch.
+            media: paths; pictures also as encoded bytes or PIL pictures, films as frames uint8 (T, 3, height, width),
+                sounds as waveforms float32 (N,).
+            batch_size: of them a batch.
             generation: options of :class:`~unival_plugin.generation.options.GenerationOptions` (``beam_size=5``, …) on
                 top of those that validation used in training.
 
         Raises:
-            DataError: a picture cannot be read.
+            DataError: a file cannot be read.
             ConfigError: a bad option, or a model loaded for another task.
         """
-        self._expect(CaptionTask, "caption")
-        return [prediction.text for prediction in self._all(pictures, None, batch_size, generation)]
+        self._expect(CaptionTask, "caption, video_caption or audio_caption")
+        return [prediction.text for prediction in self._all(media, None, batch_size, generation)]
 
-    def answer(self, pictures: Sequence[Picture], texts: Texts, batch_size: int = 16, **generation: Any) -> list[str]:
-        """Answers to questions (task ``vqa_gen``) or yes, no, maybe for statements (task ``snli_ve``), in order.
+    def answer(self, media: Sequence[Source], texts: Texts, batch_size: int = 16, **generation: Any) -> list[str]:
+        """Answers to questions (``vqa_gen``, ``video_vqa_gen``), or yes, no, maybe to statements (``snli_ve``).
 
         Args:
-            pictures, batch_size, generation: as in :meth:`caption`.
+            media, batch_size, generation: as in :meth:`caption`.
             texts: one for each picture, or one for all.
 
         Raises:
             DataError, ConfigError: as :meth:`caption`; also an empty text.
         """
-        self._expect(AnsweringTask, "vqa_gen or snli_ve")
-        return [prediction.text for prediction in self._all(pictures, texts, batch_size, generation)]
+        self._expect(AnsweringTask, "vqa_gen, video_vqa_gen or snli_ve")
+        return [prediction.text for prediction in self._all(media, texts, batch_size, generation)]
 
-    def ground(self, pictures: Sequence[Picture], texts: Texts, batch_size: int = 16, **generation: Any) -> list[Box]:
+    def ground(self, media: Sequence[Source], texts: Texts, batch_size: int = 16, **generation: Any) -> list[Box]:
         """Boxes (x0, y0, x1, y1 in pixels) of what expressions mean, in order; for task ``refcoco``.
 
         Args, raises: as :meth:`answer`; also DataError when the model gave something that is no box.
         """
         self._expect(RefcocoTask, "refcoco")
-        found = self._all(pictures, texts, batch_size, generation)
+        found = self._all(media, texts, batch_size, generation)
         return [prediction.box for prediction in found if prediction.box is not None]
 
     def stream(
         self,
-        pictures: Sequence[Picture],
+        media: Sequence[Source],
         texts: Texts | None = None,
         batch_size: int = 16,
         workers: int = 0,
@@ -180,30 +181,30 @@ class Predictor:
         contexts: Texts = "",
         **generation: Any,
     ) -> Iterator[Prediction]:
-        """One :class:`Prediction` a picture, in order; one with ``error`` for a row that cannot be used.
+        """One :class:`Prediction` a file, in order; one with ``error`` for a row that cannot be used.
 
         Args:
-            pictures, batch_size, generation: as in :meth:`caption`.
+            media, batch_size, generation: as in :meth:`caption`.
             texts: as in :meth:`answer`; None for captions.
-            workers: processes that decode pictures.
+            workers: processes that decode files.
             n_best: answers a row, at most the beam size.
             contexts: what else the encoder is told where the model was trained so: objects joined by ``&&``
                 (``--add-object``), the caption (``--add-caption``).
 
         Raises:
-            ConfigError: a bad option, no texts for a task that needs them, or not as many as pictures.
+            ConfigError: a bad option, no texts for a task that needs them, or not as many as media.
         """
         if batch_size < 1:
             raise ConfigError(f"batch size {batch_size}: must be at least 1")
         if texts is None and not isinstance(self.task, CaptionTask):
-            raise ConfigError(f"task {self.task.cfg._name} needs a text for every picture")
+            raise ConfigError(f"task {self.task.cfg._name} needs a text for every {self.task.medium().name}")
         options = self.task.answer_options(generation)
         if not 1 <= n_best <= options.beam_size:
             raise ConfigError(f"{n_best} best answers: give 1 to {options.beam_size} (the beam), or a larger beam")
         rows = _Rows(
-            pictures,
-            _each(texts or "", len(pictures), "texts"),
-            _each(contexts, len(pictures), "contexts"),
+            media,
+            _each(texts or "", len(media), "texts"),
+            _each(contexts, len(media), "contexts"),
             self.task.query_reader(),
             self.task.sample_encoder(),
         )
@@ -243,9 +244,9 @@ class Predictor:
             )
 
     def _all(
-        self, pictures: Sequence[Picture], texts: Texts | None, batch_size: int, generation: dict[str, Any]
+        self, media: Sequence[Source], texts: Texts | None, batch_size: int, generation: dict[str, Any]
     ) -> list[Prediction]:
-        predictions = list(self.stream(pictures, texts, batch_size, **generation))
+        predictions = list(self.stream(media, texts, batch_size, **generation))
         for prediction in predictions:
             if prediction.error:
                 raise DataError(prediction.error)
@@ -273,37 +274,30 @@ def _each(values: Texts, count: int, name: str) -> Sequence[str]:
     if isinstance(values, str):
         return [values] * count
     if len(values) != count:
-        raise ConfigError(f"{len(values)} {name} for {count} pictures: give one for each, or a single one for all")
+        raise ConfigError(f"{len(values)} {name} for {count} files: give one for each, or a single one for all")
     return values
 
 
 @dataclass
 class _Rows(Dataset):
-    """Pictures and texts as samples without target."""
+    """Pictures, films or sounds and texts as samples without target."""
 
-    pictures: Sequence[Picture]
+    media: Sequence[Source]
     texts: Sequence[str]
     contexts: Sequence[str]
     query: Query
     encoder: SampleEncoder
 
     def __len__(self) -> int:
-        return len(self.pictures)
+        return len(self.media)
 
     def __getitem__(self, index: int) -> Sample | BadRow:
-        picture = self.pictures[index]
-        where = str(picture) if isinstance(picture, (str, Path)) else f"picture {index}"
+        media = self.media[index]
+        is_file = isinstance(media, (str, Path))
+        where = str(media) if is_file else f"{self.encoder.medium.name} {index}"
         try:
-            example = self.query(self._open(picture, where), self.texts[index], where, self.contexts[index])
+            opened = Path(media) if isinstance(media, str) else media  # a text would be the cell of a row
+            example = self.query(opened, self.texts[index], where, self.contexts[index])
             return self.encoder(example, np.random.default_rng)
         except DataError as error:
             return BadRow(error)
-
-    def _open(self, picture: Picture, where: str) -> Image.Image:
-        if isinstance(picture, Image.Image):
-            return picture
-        try:
-            data = picture if isinstance(picture, bytes) else Path(picture).read_bytes()
-        except OSError as error:
-            raise DataError(f"{where}: {error.strerror}; check the path") from error
-        return decode_image(data, where, self.encoder.images.limits)

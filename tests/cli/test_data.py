@@ -307,6 +307,16 @@ def test_cider_df_groups_rows_of_one_picture(tmp_path):
     assert frequency.ref_len == 2 and frequency.counts[("cat",)] == 1
 
 
+def test_cider_df_counts_for_rewards_with_the_end_as_a_word(tmp_path):
+    from unival_plugin.metrics.cider import DocumentFrequency
+
+    path = write(tmp_path / "train.tsv", [row(0, "a cat.&&A cat sleeps!"), row(1, "a dog")])
+    output = tmp_path / "df.json"
+    assert main(["data", "cider-df", str(path), "--rewards", "--output", str(output)]) == 0
+    counts = DocumentFrequency.load(output).counts
+    assert (counts[("<eos>",)], counts[("sleeps", "<eos>")], counts[("dog", "<eos>")]) == (2, 1, 1)
+
+
 def test_convert_df_reads_the_reference_pickle(tmp_path):
     from unival_plugin.metrics.cider import DocumentFrequency
 

@@ -6,7 +6,10 @@ import base64
 import io
 import json
 
+import numpy as np
 import pytest
+import soundfile
+from made_films import write_film
 from PIL import Image
 
 from unival_cli.main import main
@@ -53,6 +56,26 @@ def test_good_rows_pass(tmp_path, capsys, task, make, workers):
     status, faults, text = validate(tmp_path, capsys, task, rows, "--workers", workers)
     assert (status, faults) == (0, {})
     assert "200 rows checked, 0 bad" in text and "picture width" in text
+
+
+def test_films_and_sounds_are_decoded(tmp_path, capsys):
+    write_film(tmp_path / "good.mp4", frames=12)
+    (tmp_path / "bad.mp4").write_bytes(b"no film")
+    soundfile.write(tmp_path / "good.wav", np.zeros(4800), 48_000)
+    films = [[str(k), f"f{k}", "a film", "", name] for k, name in enumerate(["good.mp4", "bad.mp4", "../x.mp4"])]
+    status, faults, text = validate(tmp_path, capsys, "video_caption", films, "--image-dir", str(tmp_path))
+    assert status == 1 and list(faults) == ["2:4", "3:4"]
+    assert "bad.mp4" in faults["2:4"] and "leaves the folder" in faults["3:4"]
+    assert "160 to 160, median 160" in text
+    sounds = [[str(k), f"s{k}", "a sound", "", name] for k, name in enumerate(["good.wav", "gone.wav"])]
+    status, faults, text = validate(tmp_path, capsys, "audio_caption", sounds, "--image-dir", str(tmp_path))
+    assert status == 1 and list(faults) == ["2:4"] and "100 to 100, median 100" in text
+
+
+def test_paths_need_a_folder(tmp_path, capsys):
+    (tmp_path / "rows.tsv").write_text("0\tx\ta film\t\ta.mp4\n")
+    assert main(["data", "validate", str(tmp_path / "rows.tsv"), "--task", "video_caption"]) == 2
+    assert "--image-dir" in capsys.readouterr().err
 
 
 # -------------------------------------------------------------------------------- questions

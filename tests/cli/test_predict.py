@@ -161,8 +161,8 @@ def test_a_checkpoint_of_another_task(
     [
         ("vqa", ["{picture}"], "needs a text"),
         ("caption", ["{picture}", "--text", "x"], "takes no --text"),
-        ("vqa", [], "either pictures or --input"),
-        ("vqa", ["{picture}", "--input", "rows.csv"], "either pictures or --input"),
+        ("vqa", [], "either files or --input"),
+        ("vqa", ["{picture}", "--input", "rows.csv"], "either files or --input"),
         ("vqa", ["--text", "x", "--input", "rows.csv"], "has its own texts"),
         ("vqa", ["{picture}", "--text", "x", "--draw", "drawn"], "--draw is for"),
         ("refcoco", ["{picture}", "--text", "x", "--prompt-type", "src"], "--prompt-type is for"),

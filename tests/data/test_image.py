@@ -174,7 +174,7 @@ class TestPaths:
 
     @pytest.mark.parametrize("name", ["../secret.png", "a/../../secret.png", "/etc/passwd", "link.png"])
     def test_paths_that_leave_the_folder_are_refused(self, pictures: Path, name: str) -> None:
-        with pytest.raises(DataError, match="^here: .*leaves the picture folder"):
+        with pytest.raises(DataError, match="^here: .*leaves the folder"):
             read_cell_image(name, "here", pictures, from_path=True)
 
     @pytest.mark.parametrize("name", ["file:///etc/passwd", "none.png", "a", "", "nul\0byte", "x" * 5000])

@@ -157,7 +157,7 @@ class AnswerEncoder(SampleEncoder):
     prompt_type: str
 
     def __post_init__(self) -> None:
-        super().__init__(self.base.text, self.base.images, self.base.transform)
+        super().__init__(self.base.text, self.base.medium)
 
     def texts(self, example: Example) -> Sample:
         """As the base, the answer behind the decoder's prompt; the prompt is no target."""

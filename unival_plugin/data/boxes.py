@@ -95,19 +95,19 @@ class BoxEncoder(SampleEncoder):
     """
 
     def __init__(self, base: SampleEncoder, codec: BoxCodec) -> None:
-        super().__init__(base.text, base.images, base.transform)
+        super().__init__(base.text, base.medium)
         self.codec = codec
 
     def __call__(self, example: Example, rng: Callable[[], np.random.Generator]) -> Sample:
         """As the base; raises DataError as the base, and for a box outside the picture."""
-        image = self.open(example)
+        image = self.medium.open(example.media, example.where, rng)
         ratios = self.codec.ratios(image.size)
         box = example.extras.get("region_coord")
         if box is not None:
             _check_inside(box, image.size, example.where)
         bins = [] if box is None else self.codec.encode(box, ratios).tolist()
         symbols = " ".join(f"<bin_{number}>" for number in bins)
-        sample = super().__call__(replace(example, image=image, target=symbols, symbols=True), rng)
+        sample = super().__call__(replace(example, media=image, target=symbols, symbols=True), rng)
         return {**sample, "w_resize_ratio": ratios[0], "h_resize_ratio": ratios[1]}
 
 

@@ -101,7 +101,7 @@ def read_cell_image(
     if not from_path:
         return decode_image(_from_base64(cell, where, limits), where, limits)
     name = cell if isinstance(cell, str) else cell.decode("utf-8", errors="replace")
-    path = _inside(name, where, image_dir)
+    path = path_below(name, where, image_dir)
     try:
         if path.stat().st_size > limits.max_bytes:
             raise DataError(f"{where}: {path} is larger than the allowed {limits.max_bytes} bytes: shrink the picture")
@@ -217,17 +217,22 @@ def _from_base64(cell: str | bytes, where: str, limits: ImageLimits) -> bytes:
         ) from error
 
 
-def _inside(name: str, where: str, image_dir: Path | None) -> Path:
-    """Real path of a picture below the picture folder."""
-    if image_dir is None:
-        raise ConfigError(f"{where} holds a path: name the picture folder with --image-dir")
+def path_below(name: str, where: str, folder: Path | None) -> Path:
+    """Real path of the file that a cell names by its path below ``folder``.
+
+    Raises:
+        DataError: a path that leaves the folder.
+        ConfigError: no folder.
+    """
+    if folder is None:
+        raise ConfigError(f"{where} holds a path: name the folder that paths are relative to with --image-dir")
     try:
-        root = image_dir.resolve()
+        root = folder.resolve()
         path = (root / name).resolve()
     except (OSError, ValueError, RuntimeError) as error:
         raise DataError(f"{where}: not a path ({_one_line(error)}): correct the cell") from error
     if not path.is_relative_to(root):
-        raise DataError(f"{where}: path '{name}' leaves the picture folder {image_dir}: use paths below it")
+        raise DataError(f"{where}: path '{name}' leaves the folder {folder}: use paths below it")
     return path
 
 

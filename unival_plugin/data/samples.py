@@ -1,31 +1,25 @@
-"""From an example (texts and a picture) to tensors, and from tensors to a batch.
+"""From an example (texts and a picture, film or sound) to tensors, and from tensors to a batch.
 
-Legend: B batch, S longest source, T longest target, s picture side in pixels.
+Legend: B batch, S longest source, L longest target, s picture side and p frame side in pixels, T frames, N samples.
 """
 
 from __future__ import annotations
 
-import io
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Optional, Protocol, Union
+from typing import Any, Protocol
 
 import numpy as np
 import torch
-from PIL import Image
 
 from .batching import collate_tokens
-from .image import DEFAULT_LIMITS, EvalTransform, ImageLimits, TrainTransform, decode_image, read_cell_image
+from .media import Media, Medium, Randomness
 from .text import TextEncoder
-
-IMAGE_TYPE = 0
-"""``patch_types`` of a picture (film is 1, sound 2)."""
 
 Sample = dict[str, Any]
 Batch = dict[str, Any]
-Picture = Union[str, Image.Image]
-"""A cell (base64 or path), or the picture itself."""
+MEDIA = {"patch_image": "patch_images", "patch_video": "patch_videos", "patch_audio": "patch_audios"}
+"""Names in a sample, and in a batch."""
 
 
 @dataclass
@@ -36,8 +30,8 @@ class Example:
         id: identifier that result files repeat.
         source: prompt, given to the encoder.
         target: text to be generated; empty when only predicting.
-        image: base64 or path of the picture, or the picture itself.
-        where: place of the picture for messages.
+        media: the picture, film or sound.
+        where: its place for messages.
         suffix: text behind the prompt that is tokenized by itself.
         symbols: the target is symbols of the dictionary, separated by spaces, instead of text.
         extras: what the sample has beside, by key.
@@ -46,7 +40,7 @@ class Example:
     id: str
     source: str
     target: str
-    image: Picture
+    media: Media
     where: str
     suffix: str = ""
     symbols: bool = False
@@ -54,30 +48,10 @@ class Example:
 
 
 class Query(Protocol):
-    """From a picture, a text and what else is told to the encoder to an example without target."""
+    """From a picture, film or sound, a text and what else is told to the encoder to an example without target."""
 
-    def __call__(self, image: Picture, text: str, where: str, context: str = "") -> Example:
+    def __call__(self, media: Media, text: str, where: str, context: str = "") -> Example:
         """The example, whose id is ``where``; raises DataError where the text cannot be used."""
-
-
-@dataclass
-class ImageSource:
-    """How picture cells are read.
-
-    Attributes:
-        image_dir: folder that paths are relative to.
-        from_path: all cells are paths; otherwise only cells that contain ".jpg" are.
-        limits: see :class:`ImageLimits`.
-    """
-
-    image_dir: Optional[Path] = None
-    from_path: bool = False
-    limits: ImageLimits = field(default_factory=lambda: DEFAULT_LIMITS)
-
-    def read(self, cell: str, where: str) -> Image.Image:
-        """RGB picture of a cell; raises DataError as :func:`read_cell_image`."""
-        is_path = self.from_path or ".jpg" in cell[-8:]
-        return read_cell_image(cell, where, self.image_dir, is_path, self.limits)
 
 
 class SampleEncoder:
@@ -85,37 +59,25 @@ class SampleEncoder:
 
     Args:
         text: tokenizer and dictionary.
-        images: how to read pictures.
-        transform: picture to tensor; a :class:`TrainTransform` also takes the row's random generator.
+        medium: how to read pictures, films or sounds.
     """
 
-    def __init__(self, text: TextEncoder, images: ImageSource, transform: EvalTransform | TrainTransform) -> None:
-        self.text, self.images, self.transform = text, images, transform
+    def __init__(self, text: TextEncoder, medium: Medium) -> None:
+        self.text, self.medium = text, medium
 
-    def __call__(self, example: Example, rng: Callable[[], np.random.Generator]) -> Sample:
+    def __call__(self, example: Example, rng: Randomness) -> Sample:
         """Tensors of one example.
 
         Returns:
-            ``id`` str, ``source`` int64 (S,) with start and end symbol, ``target`` int64 (T,) with end symbol,
-            ``prev_output_tokens`` int64 (T,) with start symbol, ``patch_image`` float32 (3, s, s), ``patch_mask``
-            bool (1,), ``patch_type`` int64 (1,), and the example's extras.
+            ``id`` str, ``source`` int64 (S,) with start and end symbol, ``target`` int64 (L,) with end symbol,
+            ``prev_output_tokens`` int64 (L,) with start symbol, what :meth:`Medium.sample` gives, and the example's
+            extras.
 
         Raises:
-            DataError: the picture cannot be used; names its place.
+            DataError: the picture, film or sound cannot be used; names its place.
         """
-        pixels = self._pixels(self.open(example), rng)
-        return {
-            "id": example.id,
-            **self.texts(example),
-            "patch_image": pixels,
-            "patch_mask": torch.tensor([True]),
-            "patch_type": torch.tensor([IMAGE_TYPE]),
-            **example.extras,
-        }
-
-    def open(self, example: Example) -> Image.Image:
-        """The example's picture, decoded."""
-        return self.images.read(example.image, example.where) if isinstance(example.image, str) else example.image
+        media = self.medium.sample(example.media, example.where, rng)
+        return {"id": example.id, **self.texts(example), **media, **example.extras}
 
     def texts(self, example: Example) -> Sample:
         """``source``, ``target`` and ``prev_output_tokens``."""
@@ -130,28 +92,17 @@ class SampleEncoder:
             "prev_output_tokens": torch.cat([target.new_tensor([dictionary.bos()]), target]),
         }
 
-    def _pixels(self, image: Image.Image, rng: Callable[[], np.random.Generator]) -> torch.Tensor:
-        return self.transform(image, rng()) if isinstance(self.transform, TrainTransform) else self.transform(image)
-
-    def warm_up(self) -> None:
-        """Imports and compiles what reading a picture needs.
-
-        To be called before worker processes are forked: otherwise each of them does it, anew for every epoch.
-        """
-        jpeg = io.BytesIO()
-        Image.new("RGB", (64, 64)).save(jpeg, "JPEG")
-        picture = decode_image(jpeg.getvalue(), "warm-up")
-        self._pixels(picture, lambda: np.random.default_rng(0))
-
 
 def collate(samples: Sequence[Sample], pad: int) -> Batch:
     """Stacks samples.
 
     Returns:
         ``id`` numpy str (B,), ``nsentences`` int, ``ntokens`` int (target tokens without padding), ``target`` int64
-        (B, T), and ``net_input`` with ``src_tokens`` int64 (B, S), ``src_lengths`` int64 (B,), ``prev_output_tokens``
-        int64 (B, T), ``patch_images`` float32 (B, 3, s, s), ``patch_masks`` bool (B,), ``patch_types`` int64 (B,).
-        Texts are padded on the right.
+        (B, L), and ``net_input`` with ``src_tokens`` int64 (B, S), ``src_lengths`` int64 (B,), ``prev_output_tokens``
+        int64 (B, L), ``patch_images`` float32 (B, 3, s, s), ``patch_masks`` bool (B,), ``patch_types`` int64 (B,): 0
+        picture, 1 film, 2 sound; films have ``patch_videos`` float32 (B, 3, T, p, p), sounds ``patch_audios`` float32
+        (B, N). Texts are padded on the right. Unlike the original's, batches of sounds have no ``patch_videos`` of
+        zeros, which the network would ignore.
     """
     source = collate_tokens([sample["source"] for sample in samples], pad)
     target = collate_tokens([sample["target"] for sample in samples], pad)
@@ -163,7 +114,11 @@ def collate(samples: Sequence[Sample], pad: int) -> Batch:
             "src_tokens": source,
             "src_lengths": source.ne(pad).sum(dim=1),
             "prev_output_tokens": collate_tokens([sample["prev_output_tokens"] for sample in samples], pad),
-            "patch_images": torch.stack([sample["patch_image"] for sample in samples]),
+            **{
+                many: torch.stack([sample[one] for sample in samples])
+                for one, many in MEDIA.items()
+                if one in samples[0]
+            },
             "patch_masks": torch.cat([sample["patch_mask"] for sample in samples]),
             "patch_types": torch.cat([sample["patch_type"] for sample in samples]),
         },

@@ -26,10 +26,11 @@ AUDIOSET_CLASSES = 527
 
 @dataclass(frozen=True)
 class PannSizes:
-    """What tells the three networks apart.
+    """What tells the networks apart.
 
     ``widths``: channels of every block; ``kernel`` and ``convolutions`` of a block; ``pooled``: how many blocks end
-    with a pooling by two; ``classifier``: whether the state dict holds the classifier, which nothing uses.
+    with a pooling by two; ``classifier``: whether the state dict holds the classifier, which nothing uses;
+    ``augments``: whether training hides stripes (SpecAugment) and features (dropout).
     """
 
     widths: tuple[int, ...]
@@ -37,12 +38,15 @@ class PannSizes:
     convolutions: int = 2
     pooled: int = 5
     classifier: bool = False
+    augments: bool = True
 
 
 SIZES = {
     "cnn14": PannSizes((64, 128, 256, 512, 1024, 2048)),
     "cnn10": PannSizes((64, 128, 256, 512, 1024)),
     "cnn6": PannSizes((64, 128, 256, 512), kernel=5, convolutions=1, pooled=4, classifier=True),
+    # ours, for sounds of a second or two, of which stripes of 64 frames would hide the most
+    "tiny": PannSizes((16, 32, 64, 128), pooled=4, augments=False),
 }
 
 
@@ -140,7 +144,7 @@ class Pann(nn.Module):
 
         Returns:
             B x ``num_features`` x F / r x M / r, rounded down at each pooling, in the number format of the
-            convolutions; r is 32, for cnn6 16.
+            convolutions; r is 32, for cnn6 and tiny 16.
 
         Raises:
             DataError: sounds that are too short, or samples that are NaN or infinite.
@@ -154,7 +158,7 @@ class Pann(nn.Module):
             )
         x = log_mel.to(next(self.get_submodule(self.blocks[0]).parameters()).dtype)
         x = self.bn0(x.transpose(1, 2)).transpose(1, 2)
-        if self.training:
+        if self.training and self.sizes.augments:
             x = x.masked_fill(self._augmentation(x), 0)
         x = x[:, None]
         for number, block in enumerate(self.blocks, start=1):
@@ -162,7 +166,7 @@ class Pann(nn.Module):
             if number <= self.sizes.pooled:
                 x = F.avg_pool2d(x, 2)
             if number < len(self.blocks):
-                x = F.dropout(x, DROPOUT, self.training)
+                x = F.dropout(x, DROPOUT, self.training and self.sizes.augments)
         return x
 
     forward = forward_features

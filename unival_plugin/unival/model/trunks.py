@@ -17,15 +17,16 @@ from torch import Tensor, nn
 from ...errors import ConfigError
 from ...modules.regularisation import DropPath
 from .pann import SIZES, Pann
-from .resnext3d import ResNeXt3D
+from .resnext3d import FilmTrunkSizes, ResNeXt3D
 
 DEPTHS = {"resnet50": (3, 4, 6, 3), "resnet101": (3, 4, 23, 3), "resnet152": (3, 8, 36, 3)}
 FOUR_STAGES, THREE_STAGES, TINY = "timm_resnet", "resnet", "timm_tiny"
 FILM_TRUNKS = {
-    f"{prefix}resnext{depth.removeprefix('resnet')}": blocks[:stages]
+    f"{prefix}resnext{depth.removeprefix('resnet')}": FilmTrunkSizes(blocks[:stages])
     for prefix, stages in (("all_", 4), ("", 3))
     for depth, blocks in DEPTHS.items()
 }
+FILM_TRUNKS["resnext_tiny"] = FilmTrunkSizes((1, 1, 1), (32, 64, 96), groups=1, stem=32, kernel=3)
 SOUND_TRUNKS = {f"pann_{name}": sizes for name, sizes in SIZES.items()}
 SYNC_BN_EPS = 1e-3
 
@@ -161,7 +162,7 @@ def build_video_trunk(name: str, frozen: bool = False) -> ResNeXt3D:
 
     Args:
         name: ``all_resnext50``, ``all_resnext101`` or ``all_resnext152``: four stages, 2048 features; without
-            ``all_``: three stages, 1024 features.
+            ``all_``: three stages, 1024 features; ``resnext_tiny``: three stages of one small block, 192 features.
         frozen: batch norm with fixed statistics and weights.
 
     Raises:
@@ -176,7 +177,7 @@ def build_audio_trunk(name: str, mel_bins: int, hop_size: int) -> Pann:
     """The sound trunk called ``name`` by ``--audio-encoder-name``, which takes waveforms.
 
     Args:
-        name: ``pann_cnn14`` (2048 features), ``pann_cnn10`` (1024) or ``pann_cnn6`` (512).
+        name: ``pann_cnn14`` (2048 features), ``pann_cnn10`` (1024), ``pann_cnn6`` (512) or ``pann_tiny`` (128).
         mel_bins: mel bands.
         hop_size: samples between two frames.
 

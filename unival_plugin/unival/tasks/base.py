@@ -11,7 +11,8 @@ from fairseq.tasks import FairseqTask, register_task
 
 from ...data.dataset import RowDataset, RowReader
 from ...data.image import HALF_MEAN, HALF_STD, IMAGENET_MEAN, IMAGENET_STD, ImageLimits, eval_transform, train_transform
-from ...data.samples import Batch, ImageSource, Sample, SampleEncoder
+from ...data.media import Medium, Pictures
+from ...data.samples import Batch, Sample, SampleEncoder
 from ...data.text import TextEncoder, build_text_encoder
 from ...data.tsv import TsvTable, epoch_file
 from ...errors import ConfigError, DataError
@@ -73,15 +74,18 @@ class UnIVALTask(FairseqTask):
 
     def sample_encoder(self, training: bool = False) -> SampleEncoder:
         """Examples to tensors, with augmentation when ``training`` and ``--use-dataaug``."""
+        return SampleEncoder(self.text, self.medium(training))
+
+    def medium(self, training: bool = False) -> Medium:
+        """What a row shows or plays."""
         cfg = self.cfg
-        mean, std = (IMAGENET_MEAN, IMAGENET_STD) if cfg.imagenet_default_mean_and_std else (HALF_MEAN, HALF_STD)
         make = train_transform if training and cfg.use_dataaug else eval_transform
-        images = ImageSource(
+        return Pictures(
+            make(cfg.patch_image_size, *normalisation(cfg)),
             Path(cfg.image_dir) if cfg.image_dir else None,
             cfg.read_from_img_path,
             ImageLimits(max_pixels=cfg.max_image_pixels),
         )
-        return SampleEncoder(self.text, images, make(cfg.patch_image_size, mean, std))
 
     def load_dataset(self, split: str, combine: bool = False, task_cfg: Any = None, **kwargs: Any) -> None:
         """Opens the file of ``split`` and epoch ``kwargs["epoch"]``.
@@ -147,7 +151,7 @@ class UnIVALTask(FairseqTask):
         else:
             self.expect_results(dataset, batches, shard_id, num_shards)
         if num_workers > 0:
-            dataset.encoder.warm_up()
+            dataset.encoder.medium.warm_up()
         return iterators.EpochBatchIterator(
             dataset=dataset,
             collate_fn=dataset.collater,
@@ -271,6 +275,11 @@ class UnIVALTask(FairseqTask):
     def max_positions(self) -> tuple[int, int]:
         """Longest source and target in tokens."""
         return self.cfg.max_source_positions, self.cfg.max_target_positions
+
+
+def normalisation(cfg: Any) -> tuple[Sequence[float], Sequence[float]]:
+    """Mean and deviation of pixels, of every colour."""
+    return (IMAGENET_MEAN, IMAGENET_STD) if cfg.imagenet_default_mean_and_std else (HALF_MEAN, HALF_STD)
 
 
 def nothing_of(log: dict[str, Any]) -> dict[str, Any]:

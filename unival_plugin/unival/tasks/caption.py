@@ -11,7 +11,8 @@ from tqdm import tqdm
 
 from ... import compat
 from ...data.dataset import Place, RowDataset
-from ...data.samples import Example, Picture
+from ...data.media import Media
+from ...data.samples import Example
 from ...data.text import strip_punctuation
 from ...data.tsv import TsvTable
 from ...errors import ConfigError, DataError
@@ -20,8 +21,6 @@ from ...metrics.captions import SEPARATOR, CaptionMetric, split_references
 from ...metrics.cider import DocumentFrequency
 from .config import UnIVALTaskConfig, option
 from .rewarded import SCST_ARGS_HELP, RewardedTask, RewardSearch
-
-PROMPT = " what does the image describe?"
 
 
 @dataclass
@@ -42,7 +41,7 @@ class CaptionConfig(UnIVALTaskConfig):
     )
     scst: bool = option(False, "training rows for reward training: keep all references and their length")
     scst_args: Optional[str] = option("{}", SCST_ARGS_HELP)
-    prompt: Optional[str] = option(None, f"what the encoder is asked; default: {PROMPT!r}")
+    prompt: Optional[str] = option(None, "what the encoder is asked; default: the original's question")
 
 
 @dataclass
@@ -53,19 +52,19 @@ class CaptionReader:
     max_words: Optional[int]
 
     def __call__(self, cells: list[str], place: Place) -> Example:
-        row_id, image, text = cells[:3]
+        row_id, media, text = cells[:3]
         caption = self._training(text) if self.max_words is not None else self._references(text)
-        return Example(id=row_id, source=self.prompt, target=f" {caption}", image=image, where=place(1))
+        return Example(id=row_id, source=self.prompt, target=f" {caption}", media=media, where=place(1))
 
-    def query(self, image: Picture, text: str, where: str, context: str = "") -> Example:
+    def query(self, media: Media, text: str, where: str, context: str = "") -> Example:
         """A picture to be described; there is no text or context: the prompt is the task's.
 
         Raises:
             DataError: a text.
         """
         if text:
-            raise DataError(f"{where}: the task caption takes no text; leave it out or choose another task")
-        return Example(where, self.prompt, "", image, where)
+            raise DataError(f"{where}: captions take no text; leave it out or choose another task")
+        return Example(where, self.prompt, "", media, where)
 
     def _training(self, text: str) -> str:
         return " ".join(strip_punctuation(text).split()[: self.max_words])
@@ -78,13 +77,14 @@ class CaptionReader:
 class CaptionTask(RewardedTask):
     """Captions for pictures."""
 
-    columns = ("id", "picture", "caption")
+    columns: tuple[str, ...] = ("id", "picture", "caption")
+    question = " what does the image describe?"
     sums = {"cider": ("_cider_score_sum", 3), "exact_match": ("_exact_match_sum", 4)}
     count = "_cider_cnt"
 
     def __init__(self, cfg: CaptionConfig, text: Any) -> None:
         super().__init__(cfg, text)
-        self.prompt = cfg.prompt if cfg.prompt is not None else PROMPT
+        self.prompt = cfg.prompt if cfg.prompt is not None else self.question
         self._evaluated: Optional[RowDataset] = None
         self._metric: Optional[CaptionMetric] = None
 
@@ -182,4 +182,4 @@ class CaptionTask(RewardedTask):
 
     def describe(self, dataset: RowDataset, flags: dict[str, Any]) -> dict[str, Any]:
         """As the base, with the prompt."""
-        return {**super().describe(dataset, flags), "task": "caption", "prompt": self.prompt}
+        return {**super().describe(dataset, flags), "task": str(self.cfg._name), "prompt": self.prompt}

@@ -37,11 +37,25 @@ class UnIVALTaskConfig(FairseqDataclass):
         False, "constrain the search after the softmax (range, answers), as the original's zero-shot evaluation"
     )
     read_from_img_path: bool = option(False, "picture cells are paths below --image-dir instead of base64")
-    image_dir: Optional[str] = option(None, "folder that picture paths are relative to")
+    image_dir: Optional[str] = option(None, "folder that paths of pictures, films and sounds are relative to")
     use_dataaug: bool = option(False, "augment training pictures (random size, crop and operations)")
     sample_patch_num: Optional[int] = option(None, "keep this many randomly drawn patches of a picture while training")
-    patch_frame_size: int = option(224, "side of film frames; picture tasks accept it for old scripts and ignore it")
-    num_frames: int = option(4, "frames of a film; picture tasks accept it for old scripts and ignore it")
+    patch_frame_size: int = option(224, "films: side in pixels to which frames are cropped; not used for others")
+    num_frames: int = option(4, "films: frames taken of each; not used for others")
+    sample_type: str = option(
+        "rand",
+        "films: which frames: rand (one at random from each of --num-frames parts; the middle ones in evaluation), "
+        "middle, or fpsX such as fps1 (the middle one of every 1/X seconds, at most --num-frames)",
+    )
+    max_audio_len: int = option(480_000, "sounds: samples given to the network, at 48 kHz 10 seconds")
+    audio_sample_rate: bool = option(
+        False, "sounds: resample to --sample-rate as the original does, which takes the first channel only"
+    )
+    sample_rate: int = option(
+        48_000, "sounds: Hz to which files of other rates are resampled; 0: never, as the original"
+    )
+    audio_cfg: Optional[str] = option(None, "accepted for old scripts: its one useful entry is --max-audio-len")
+    ast: bool = option(False, "accepted for old scripts: the original does not use it")
     use_ema_weights_to_init_param: bool = option(
         False, "start training from the averaged weights (EMA) of --restore-file, where it holds an average"
     )
@@ -57,6 +71,10 @@ class UnIVALTaskConfig(FairseqDataclass):
     on_bad_row: ChoiceEnum(["raise", "skip"]) = option(  # type: ignore[valid-type]
         "raise", "what to do with a row that cannot be used: stop with its place, or leave it out, count and report it"
     )
+    random_eval: bool = option(
+        False, "draw frames and parts of long sounds at random in evaluation as well, as the original does"
+    )
+    max_media_seconds: float = option(7200.0, "refuse films and sounds that are longer, before decoding them")
     max_image_pixels: int = option(178_956_970, "refuse pictures with more pixels than this before decoding them")
     autocast: ChoiceEnum(["none", "bf16", "fp16"]) = option(  # type: ignore[valid-type]
         "none", "compute in this precision where it is safe, weights stay fp32 (bf16 on CPU and GPU; fp16 on GPU)"

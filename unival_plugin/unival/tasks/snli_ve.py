@@ -7,7 +7,8 @@ from fairseq.tasks import register_task
 
 from ...data.answers import AnswerSet
 from ...data.dataset import Place
-from ...data.samples import Example, Picture
+from ...data.media import Media
+from ...data.samples import Example
 from ...data.text import pre_caption
 from ...errors import DataError
 from .answering import AnsweringConfig, AnsweringTask
@@ -35,22 +36,22 @@ class HypothesisReader:
     learnable: Optional[AnswerSet] = None  # where only these answers can be learned
 
     def __call__(self, cells: list[str], place: Place) -> Example:
-        row_id, image, hypothesis, caption, label = cells[:5]
+        row_id, media, hypothesis, caption, label = cells[:5]
         if label not in ANSWERS:
             raise DataError(f"{place(4)}: {label[:40]!r} is no label; use {', '.join(ANSWERS)}")
         answer = ANSWERS[label]
         if self.learnable is not None:
             self.learnable.check(answer, place(4))
         source = self._source(hypothesis, caption, place(2))
-        return Example(row_id, source, f" {answer}", image, place(1), extras={"ref_dict": {answer: 1.0}})
+        return Example(row_id, source, f" {answer}", media, place(1), extras={"ref_dict": {answer: 1.0}})
 
-    def query(self, image: Picture, text: str, where: str, context: str = "") -> Example:
+    def query(self, media: Media, text: str, where: str, context: str = "") -> Example:
         """A statement to be judged; ``context`` is what is known of the picture.
 
         Raises:
             DataError: no statement.
         """
-        return Example(where, self._source(text, context, where), "", image, where)
+        return Example(where, self._source(text, context, where), "", media, where)
 
     def _source(self, hypothesis: str, caption: str, where: str) -> str:
         statement = pre_caption(hypothesis, self.max_words)

@@ -9,7 +9,8 @@ from fairseq.tasks import register_task
 
 from ...data.answers import SEPARATOR, AnswerSet, parse_references
 from ...data.dataset import Place
-from ...data.samples import Example, Picture
+from ...data.media import Media
+from ...data.samples import Example
 from ...data.text import pre_question
 from ...errors import DataError
 from ...metrics.vqa import soft_score
@@ -37,7 +38,7 @@ class QuestionReader:
     learnable: Optional[AnswerSet] = None  # where only these answers can be learned
 
     def __call__(self, cells: list[str], place: Place) -> Example:
-        row_id, image, text, answers, objects = cells[:5]
+        row_id, media, text, answers, objects = cells[:5]
         references = parse_references(answers, place(3))
         best = max(references, key=lambda answer: references[answer])
         if self.learnable is not None:
@@ -47,15 +48,15 @@ class QuestionReader:
             id=row_id,
             source=self._source(text, place(2)),
             target=f" {best}",
-            image=image,
+            media=media,
             where=place(1),
             suffix=self._objects(objects),
             extras={"ref_dict": references, "conf": confidence},
         )
 
-    def query(self, image: Picture, text: str, where: str, context: str = "") -> Example:
+    def query(self, media: Media, text: str, where: str, context: str = "") -> Example:
         """A question to be answered; ``context`` are the objects."""
-        return Example(where, self._source(text, where), "", image, where, suffix=self._objects(context))
+        return Example(where, self._source(text, where), "", media, where, suffix=self._objects(context))
 
     def _source(self, text: str, where: str) -> str:
         question = pre_question(text, self.max_words)
@@ -73,7 +74,7 @@ class QuestionReader:
 class VqaGenTask(AnsweringTask):
     """Questions with answers from a set."""
 
-    columns = ("id", "picture", "question", "answers", "objects")
+    columns: tuple[str, ...] = ("id", "picture", "question", "answers", "objects")
     sums = {"vqa_score": ("_vqa_score_sum", 4)}
     count = "_vqa_cnt"
 
