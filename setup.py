@@ -12,7 +12,7 @@ EXTRAS = {
     "coco": ["pycocoevalcap>=1.2"],  # BLEU, METEOR, ROUGE-L, SPICE of COCO; the CIDEr of training needs nothing
     "gpu": ["xformers"],  # --attention-backend xformers; torch's own kernels need nothing
     "fast": ["numba"],  # faster resizing of pictures, with the same pixels
-    "demo": ["scikit-learn"],  # the quickstart's pictures of digits
+    "demo": ["scikit-learn"],  # the quickstart's pictures of digits; its films and sounds need [video], [audio]
     "plot": ["matplotlib>=3.8"],  # pictures of unival merge --sweep
     "dev": ["pytest>=8", "pytest-timeout", "pytest-xdist", "hypothesis", "ruff", "mypy", "matplotlib", "scikit-learn"],
 }

@@ -1,9 +1,13 @@
-"""Draw a grid of pictures with their texts (and boxes); texts that differ from the reference are red.
+"""Draw a grid of pictures, films or sounds with their texts (and boxes); texts that differ from the right one are red.
 
     python dataset_tools/contact_sheet.py --tsv data/digits/test.tsv --selected-cols 0,4,2 \\
         --predictions results/test_predict.json --output sheet.png --limit 36
 
     python dataset_tools/contact_sheet.py --tsv data/digits/refcoco_test.tsv --task refcoco --output boxes.png
+
+A film is shown as four frames, from the middle of each quarter, a sound as its spectrogram.
+
+    python dataset_tools/contact_sheet.py --tsv data/films/video_test.tsv --task video_caption --output films.png
 """
 
 from __future__ import annotations
@@ -25,7 +29,7 @@ MARGIN = 8
 
 
 def contact_sheet(items: Sequence[Item], columns: int = 6, cell: int = 160) -> Image.Image:
-    """A white RGB sheet: each picture enlarged or shrunk into a square of ``cell`` pixels, its caption below.
+    """A white RGB sheet: each picture enlarged or shrunk to a longer side of ``cell`` pixels, its caption below.
 
     A wrong caption is red with the first reference below it in grey. Raises ValueError if there is nothing to draw.
     """
@@ -35,16 +39,21 @@ def contact_sheet(items: Sequence[Item], columns: int = 6, cell: int = 160) -> I
     font = ImageFont.load_default(FONT_SIZE)
     texts = [_lines(font, caption, reference, cell) for _, caption, reference in items]
     line_height = FONT_SIZE + 3
-    grid = [texts[start : start + columns] for start in range(0, len(items), columns)]
-    heights = [cell + 3 * MARGIN // 2 + line_height * max(map(len, row)) for row in grid]
+    starts = range(0, len(items), columns)
+    grid = [texts[start : start + columns] for start in starts]
+    shown = [_resized(picture, cell) for picture, _, _ in items]
+    tallest = [max(picture.height for picture in shown[start : start + columns]) for start in starts]
+    heights = [
+        height + 3 * MARGIN // 2 + line_height * max(map(len, row)) for height, row in zip(tallest, grid, strict=True)
+    ]
     sheet = Image.new("RGB", (MARGIN + columns * (cell + MARGIN), MARGIN + sum(heights)), PAPER)
     draw = ImageDraw.Draw(sheet)
-    for number, ((picture, _, _), lines) in enumerate(zip(items, texts, strict=True)):
+    for number, (picture, lines) in enumerate(zip(shown, texts, strict=True)):
         row, column = divmod(number, columns)
         x, y = MARGIN + column * (cell + MARGIN), MARGIN + sum(heights[:row])
-        _paste(sheet, picture, x, y, cell)
+        sheet.paste(picture, (x + (cell - picture.width) // 2, y + (tallest[row] - picture.height) // 2))
         for offset, (text, colour) in enumerate(lines):
-            draw.text((x, y + cell + MARGIN // 2 + offset * line_height), text, fill=colour, font=font)
+            draw.text((x, y + tallest[row] + MARGIN // 2 + offset * line_height), text, fill=colour, font=font)
     return sheet
 
 
@@ -53,13 +62,12 @@ def is_right(caption: str, reference: str) -> bool:
     return " ".join(caption.split()) in {" ".join(text.split()) for text in reference.split("&&")}
 
 
-def _paste(sheet: Image.Image, picture: Image.Image, x: int, y: int, cell: int) -> None:
+def _resized(picture: Image.Image, cell: int) -> Image.Image:
     scale = cell / max(picture.size)
     size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
     # Enlarged pixels stay visible as squares: what the model saw, not a smoothed guess.
     method = Image.Resampling.NEAREST if scale > 1 else Image.Resampling.LANCZOS
-    shown = picture.convert("RGB").resize(size, method)
-    sheet.paste(shown, (x + (cell - size[0]) // 2, y + (cell - size[1]) // 2))
+    return picture.convert("RGB").resize(size, method)
 
 
 def _lines(
@@ -88,16 +96,17 @@ def _wrap(font: ImageFont.FreeTypeFont | ImageFont.ImageFont, text: str, width: 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        description="Draw a grid of pictures with their texts as one PNG file; wrong texts are red. Tasks: captions, "
-        "questions with their answers, expressions with their boxes (right: green, predicted: blue; wrong: IoU below "
-        "0.5), statements with their labels.",
+        description="Draw a grid of pictures, films (four frames) or sounds (spectrograms) with their texts as one PNG "
+        "file; wrong texts are red. Tasks: captions, questions with their answers, expressions with their boxes "
+        "(right: green, predicted: blue; wrong: IoU below 0.5), statements with their labels.",
         epilog="example: python dataset_tools/contact_sheet.py --tsv data/digits/refcoco_test.tsv --task refcoco "
         "--predictions results/test_predict.json --output sheet.png",
     )
     parser.add_argument(
         "--tsv",
         type=Path,
-        help="table with the pictures (base64) and references; without it the predictions name picture files",
+        help="table with the pictures (base64) or paths of films or sounds, and the references; without it the "
+        "predictions name picture files",
     )
     parser.add_argument("--task", choices=list(TASKS), default="caption", help="kind of the rows (default: caption)")
     usual = "; ".join(f"{name}: {task.names} ({task.selected_cols})" for name, task in TASKS.items())
@@ -106,12 +115,16 @@ def _parser() -> argparse.ArgumentParser:
         "--predictions", type=Path, help="*_predict.json or JSON lines; without it the texts of the table are drawn"
     )
     parser.add_argument(
-        "--image-dir", type=Path, default=Path(), help="where relative picture paths of the predictions start"
+        "--image-dir",
+        type=Path,
+        help="where relative paths start (default: the folder of the table for its films and sounds, else this one)",
     )
     parser.add_argument("--output", type=Path, required=True, help="PNG file to write")
     parser.add_argument("--limit", type=int, default=36, help="most pictures (default: 36)")
-    parser.add_argument("--columns", type=int, default=6, help="pictures in a line (default: 6)")
-    parser.add_argument("--cell", type=int, default=160, help="side of a picture in pixels (default: 160)")
+    parser.add_argument("--columns", type=int, help="pictures in a line (default: 6; films 3, sounds 4)")
+    parser.add_argument(
+        "--cell", type=int, help="longer side of a picture in pixels (default: 160; films 320, sounds 240)"
+    )
     return parser
 
 
@@ -126,15 +139,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     columns = [int(column) for column in (args.selected_cols or task.selected_cols).split(",") if column.isdigit()]
     if len(columns) != task.names.count(",") + 1:
         parser.error(f"--selected-cols needs the column numbers of: {task.names}")
-    if min(args.limit, args.columns, args.cell) < 1:
+    width = task.columns if args.columns is None else args.columns
+    cell = task.cell if args.cell is None else args.cell
+    if min(args.limit, width, cell) < 1:
         parser.error("--limit, --columns and --cell must be at least 1")
     try:
         predictions = None if args.predictions is None else read_predictions(args.predictions, args.task)
         if args.tsv is not None:
-            items = items_from_table(args.tsv, columns, predictions, args.limit, args.task)
+            items = items_from_table(args.tsv, columns, predictions, args.limit, args.task, args.image_dir)
         else:
-            items = items_from_files(predictions or [], args.image_dir, args.limit)
-        contact_sheet(items, args.columns, args.cell).save(args.output, "PNG")
+            items = items_from_files(predictions or [], args.image_dir or Path(), args.limit)
+        contact_sheet(items, width, cell).save(args.output, "PNG")
     except (OSError, ValueError) as error:
         print(f"contact_sheet.py: error: {error}", file=sys.stderr)
         return 2

@@ -1,4 +1,7 @@
-"""Rows and predictions of each task as items of a contact sheet: picture, text, and the text that would be right."""
+"""Rows and predictions of each task as items of a contact sheet: picture, text, and the text that would be right.
+
+Films and sounds are shown as pictures, too: see ``contact_sheet_media``.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from contact_sheet_media import film_strip, spectrogram
 from PIL import Image, ImageDraw, UnidentifiedImageError
 from tqdm import tqdm
 
@@ -29,6 +33,8 @@ VERDICTS = {"yes": "entailment", "no": "contradiction", "maybe": "neutral"}
 
 # A maker turns a picture, the cells behind the id and the picture, and the prediction (or None) into an item.
 ItemMaker = Callable[[Image.Image, Sequence[str], Any], Item]
+# A viewer turns the cell of a picture, film or sound into a picture; relative paths start in the folder.
+Viewer = Callable[[str, Path], Image.Image]
 
 
 @dataclass(frozen=True)
@@ -37,17 +43,32 @@ class SheetTask:
 
     Attributes:
         make: see ItemMaker.
+        view: see Viewer.
         selected_cols: the task's usual columns; the first is the id, the second the picture.
         names: for people, what the columns are.
         keys: which field of a prediction names its row.
         value: which field holds the prediction.
+        columns, cell: how many pictures in a line and how many pixels wide each, unless flags say so.
     """
 
     make: ItemMaker
+    view: Viewer
     selected_cols: str
     names: str
     keys: tuple[str, ...]
     value: str
+    columns: int = 6
+    cell: int = 160
+
+
+def _decode(cell: str, folder: Path) -> Image.Image:
+    """A picture in base64."""
+    try:
+        data = base64.b64decode(cell.replace("-", "+").replace("_", "/"), validate=True)
+        with Image.open(io.BytesIO(data)) as picture:
+            return picture.convert("RGB")
+    except (binascii.Error, UnidentifiedImageError, OSError) as error:
+        raise ValueError(f"no picture in base64 ({error})") from error
 
 
 def _caption_item(picture: Image.Image, cells: Sequence[str], predicted: Any) -> Item:
@@ -83,14 +104,24 @@ def _statement_item(picture: Image.Image, cells: Sequence[str], predicted: Any) 
     return picture, f"{hypothesis}: {VERDICTS.get(predicted, predicted)}", right
 
 
+_QUESTION_KEYS = ("question_id", "uniq_id")
 TASKS = {
-    "caption": SheetTask(_caption_item, "0,4,2", "id, picture, caption", ("image_id", "image"), "caption"),
+    "caption": SheetTask(_caption_item, _decode, "0,4,2", "id, picture, caption", ("image_id", "image"), "caption"),
     "vqa_gen": SheetTask(
-        _question_item, "0,5,2,3", "id, picture, question, answers", ("question_id", "uniq_id"), "answer"
+        _question_item, _decode, "0,5,2,3", "id, picture, question, answers", _QUESTION_KEYS, "answer"
     ),
-    "refcoco": SheetTask(_expression_item, "0,4,2,3", "id, picture, expression, box", ("uniq_id",), "box"),
+    "refcoco": SheetTask(_expression_item, _decode, "0,4,2,3", "id, picture, expression, box", ("uniq_id",), "box"),
     "snli_ve": SheetTask(
-        _statement_item, "0,2,3,4,5", "id, picture, hypothesis, caption, label", ("uniq_id",), "answer"
+        _statement_item, _decode, "0,2,3,4,5", "id, picture, hypothesis, caption, label", ("uniq_id",), "answer"
+    ),
+    "video_caption": SheetTask(
+        _caption_item, film_strip, "0,4,2", "id, film, caption", ("image_id", "image"), "caption", 3, 320
+    ),
+    "video_vqa_gen": SheetTask(
+        _question_item, film_strip, "0,5,2,3", "id, film, question, answers", _QUESTION_KEYS, "answer", 3, 320
+    ),
+    "audio_caption": SheetTask(
+        _caption_item, spectrogram, "0,4,2", "id, sound, caption", ("image_id", "image"), "caption", 4, 240
     ),
 }
 
@@ -165,9 +196,18 @@ def _prediction(record: Any, task: SheetTask, where: str) -> tuple[str, Any]:
 
 
 def items_from_table(
-    tsv: Path, columns: Sequence[int], predictions: Sequence[tuple[str, Any]] | None, limit: int, task: str = "caption"
+    tsv: Path,
+    columns: Sequence[int],
+    predictions: Sequence[tuple[str, Any]] | None,
+    limit: int,
+    task: str = "caption",
+    folder: Path | None = None,
 ) -> list[Item]:
-    """Pictures of a TSV in file order with predictions and what is right; without predictions what is right alone."""
+    """Pictures of a TSV in file order with predictions and what is right; without predictions what is right alone.
+
+    Relative paths of films and sounds start in ``folder``, by default that of the TSV.
+    """
+    folder = tsv.parent if folder is None else folder
     predicted = None if predictions is None else dict(predictions)
     sheet_task = TASKS[task]
     items: list[Item] = []
@@ -178,12 +218,11 @@ def items_from_table(
             cells = [line[column] for column in columns]
             if predicted is not None and cells[0] not in predicted:
                 continue
-            where = f"{tsv}:row {row}"
-            picture = _decode(cells.pop(1), where)
             try:
+                picture = sheet_task.view(cells.pop(1), folder)
                 items.append(sheet_task.make(picture, cells[1:], None if predicted is None else predicted[cells[0]]))
             except ValueError as error:
-                raise ValueError(f"{where}: {error}") from error
+                raise ValueError(f"{tsv}:row {row}: {error}") from error
             bar.update()
     return items
 
@@ -195,15 +234,6 @@ def _table_rows(tsv: Path, last: int) -> Iterator[tuple[int, list[str]]]:
             if len(cells) <= last:
                 raise ValueError(f"{tsv}:row {row}: {len(cells)} columns, but column {last} (from 0) is needed")
             yield row, cells
-
-
-def _decode(cell: str, where: str) -> Image.Image:
-    try:
-        data = base64.b64decode(cell.replace("-", "+").replace("_", "/"), validate=True)
-        with Image.open(io.BytesIO(data)) as picture:
-            return picture.convert("RGB")
-    except (binascii.Error, UnidentifiedImageError, OSError) as error:
-        raise ValueError(f"{where}: no picture in base64 ({error})") from error
 
 
 def items_from_files(predictions: Sequence[tuple[str, Any]], folder: Path, limit: int) -> list[Item]:

@@ -1,6 +1,7 @@
-"""Build the quickstart data: pictures of scanned handwritten digits with texts, rows as in the real data sets.
+"""Build the quickstart data: pictures, films and sounds with texts, rows as in the real data sets.
 
-Nothing is downloaded: the scans come with scikit-learn. The same flags and library versions give byte-identical files.
+Nothing is downloaded: the scanned handwritten digits come with scikit-learn, a program makes the sounds. The same flags
+and library versions give byte-identical files.
 
     python dataset_tools/digits.py --output data/digits
 
@@ -10,57 +11,33 @@ and README.txt.
     python dataset_tools/digits.py --output data/digits --tasks caption,vqa_gen,refcoco,snli_ve
 
 writes beside them, from the same pictures, vqa_*.tsv with answers.json and answers.txt, refcoco_*.tsv and snli_*.tsv.
+
+    python dataset_tools/digits.py --output data/films --tasks video_caption,video_vqa_gen
+
+writes films/train_1/000000.mp4 ..., video_*.tsv, and video_vqa_*.tsv with video_answers.json;
+
+    python dataset_tools/digits.py --output data/sounds --tasks audio_caption
+
+writes sounds/train_1/000000.flac ... and audio_*.tsv. Films need the package av, sounds soundfile.
 """
 
 from __future__ import annotations
 
 import argparse
-import io
 import json
 import os
 import shutil
 import sys
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from typing import BinaryIO
 
 from digits_language import Setting
+from digits_media import MEDIA, Medium
+from digits_plan import MAX_EPOCH_FILES, MAX_ROWS, BuildPlan, OutputFile
 from digits_rows import ROW_KINDS, vocabulary_words
-from digits_scenes import MAX_ROWS, Scene, SceneMaker, load_source
 from digits_vocabulary import train_sentencepiece
-from PIL import Image
 from tqdm import tqdm
-
-# Streams number the output files: 1, 2, ... for the training files, these two for the others.
-EVAL_STREAMS = {"val": 900, "test": 901}
-MAX_EPOCH_FILES = min(EVAL_STREAMS.values()) - 1
-
-
-@dataclass(frozen=True)
-class BuildPlan:
-    """What to build; the fields are the flags of the command."""
-
-    tasks: tuple[str, ...] = ("caption",)
-    train_rows: int = 12_000
-    val_rows: int = 300
-    test_rows: int = 600
-    epoch_files: int = 1
-    easy_files: int = 0
-    pictures: int = 0
-    canvas: int = 64
-    max_digits: int = 3
-    file_format: str = "jpeg"
-    seed: int = 7
-
-    def files(self) -> list[tuple[str, str, int, int]]:
-        """(file stem, split, stream, scenes) of every file; each training file has scenes of its own."""
-        train = [(f"train_{k}", "train", k, self.train_rows) for k in range(1, self.epoch_files + 1)]
-        held_out = [
-            ("val", "val", EVAL_STREAMS["val"], self.val_rows),
-            ("test", "test", EVAL_STREAMS["test"], self.test_rows),
-        ]
-        return train + held_out
 
 
 def file_name(task: str, stem: str) -> str:
@@ -102,73 +79,61 @@ def _check_free(output: Path, overwrite: bool) -> None:
 
 
 def _build_into(folder: Path, plan: BuildPlan) -> dict[str, object]:
-    maker = SceneMaker(load_source(plan.seed), plan.seed, plan.canvas, plan.max_digits, plan.file_format)
     counts: dict[str, int] = {}
-    easy = {f"train_{k}" for k in range(1, plan.easy_files + 1)}
-    for stem, split, stream, scenes in plan.files():
-        its_maker = replace(maker, max_digits=1) if stem in easy else maker
-        counts |= {file_name(task, stem): scenes for task in plan.tasks}
-        for scene in _write_file(folder, plan, its_maker, stem, split, stream, scenes):
-            if split == "test" and scene.row < plan.pictures:
-                _save_picture(folder / "pictures", scene)
+    for name, medium in _media(plan).items():
+        tasks = [task for task in plan.tasks if ROW_KINDS[task].medium == name]
+        for file in plan.files(medium.in_training(plan)):
+            counts |= _write_file(folder, plan, medium, tasks, file)
     (folder / "digits.model").write_bytes(train_sentencepiece(vocabulary_words()))
-    manifest = _manifest(plan, maker, counts)
+    manifest = _manifest(plan, counts)
     (folder / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
-    (folder / "README.txt").write_text(_readme(manifest, plan.tasks), encoding="utf-8")
+    (folder / "README.txt").write_text(_readme(counts, plan), encoding="utf-8")
     for task in plan.tasks:
         for name, text in ROW_KINDS[task].extra_files.items():
             (folder / name).write_text(text, encoding="utf-8", newline="\n")
     return manifest
 
 
+def _media(plan: BuildPlan) -> dict[str, Medium]:
+    """The media of the tasks."""
+    return {name: MEDIA[name] for name in dict.fromkeys(ROW_KINDS[task].medium for task in plan.tasks)}
+
+
 def _write_file(
-    folder: Path, plan: BuildPlan, maker: SceneMaker, stem: str, split: str, stream: int, scenes: int
-) -> Iterable[Scene]:
-    """Write the files of all tasks for one stem, a row a scene; yields every scene."""
-    setting = Setting(plan.seed, maker.max_digits)
-    handles: dict[str, BinaryIO] = {task: (folder / file_name(task, stem)).open("wb") for task in plan.tasks}
-    try:
-        for number in tqdm(range(scenes), desc=stem, unit="scene", disable=None):
-            scene = maker.make(split, stream, number)
-            for task, handle in handles.items():
-                handle.write("\t".join(ROW_KINDS[task].write(scene, setting)).encode("utf-8") + b"\n")
-            yield scene
-    finally:
-        for handle in handles.values():
-            handle.close()
-
-
-def _save_picture(folder: Path, scene: Scene) -> None:
-    """The same pixels as in the row, as a PNG file of its own."""
-    folder.mkdir(exist_ok=True)
-    with Image.open(io.BytesIO(scene.picture)) as picture:
-        picture.save(folder / f"{scene.name}.png")
+    folder: Path, plan: BuildPlan, medium: Medium, tasks: Sequence[str], file: OutputFile
+) -> dict[str, int]:
+    """Write the files of these tasks from the same pictures, films or sounds. Returns their numbers of rows."""
+    maker = medium.maker(plan, file.easy)
+    setting = Setting(plan.seed, 1 if file.easy else plan.max_digits)
+    rows = {file_name(task, file.stem): 0 for task in tasks}
+    with ExitStack() as stack:
+        handles = [stack.enter_context((folder / name).open("wb")) for name in rows]
+        for number in tqdm(range(file.number), desc=f"{file.stem}: {medium.unit}s", unit=medium.unit, disable=None):
+            item = maker.make(file.split, file.stream, number)
+            medium.save(folder, item, plan)
+            for task, handle in zip(tasks, handles, strict=True):
+                for cells in ROW_KINDS[task].write(item, setting):
+                    handle.write("\t".join(cells).encode("utf-8") + b"\n")
+                    rows[file_name(task, file.stem)] += 1
+    return rows
 
 
 # -------------------------------------------------------------------------------- manifest
 
 
-def _manifest(plan: BuildPlan, maker: SceneMaker, rows: dict[str, int]) -> dict[str, object]:
+def _manifest(plan: BuildPlan, rows: dict[str, int]) -> dict[str, object]:
     from importlib.metadata import version
 
-    packages = ("scikit-learn", "numpy", "pillow", "sentencepiece")
-    return {
-        "data": "pictures of one to three scanned handwritten digits (UCI optdigits, as in scikit-learn)",
-        "seed": plan.seed,
-        "canvas": plan.canvas,
-        "max_digits": plan.max_digits,
-        "training_files_with_one_digit_a_picture": plan.easy_files,
-        "picture_format": plan.file_format,
-        "tasks": list(plan.tasks),
-        "rows": rows,
-        "source_digits": {split: sum(map(len, pools)) for split, pools in maker.source.pools.items()},
-        "versions": {package: version(package) for package in packages},
-    }
+    manifest: dict[str, object] = {"seed": plan.seed, "tasks": list(plan.tasks), "rows": rows}
+    packages = ["sentencepiece"]
+    for medium in _media(plan).values():
+        manifest |= medium.facts(plan)
+        packages += medium.packages
+    return manifest | {"versions": {package: version(package) for package in dict.fromkeys(packages)}}
 
 
-def _readme(manifest: dict[str, object], tasks: Sequence[str]) -> str:
-    rows = manifest["rows"]
-    assert isinstance(rows, dict)
+def _readme(rows: dict[str, int], plan: BuildPlan) -> str:
+    kinds = {task: ROW_KINDS[task] for task in plan.tasks}
     lines = [
         "Quickstart data made by dataset_tools/digits.py; see manifest.json for the seed and the versions.",
         "",
@@ -176,13 +141,10 @@ def _readme(manifest: dict[str, object], tasks: Sequence[str]) -> str:
         "",
         *(
             f"Columns of the {task} rows: {kind.columns}; read with --selected-cols {kind.selected_cols}."
-            for task, kind in ROW_KINDS.items()
-            if task in tasks
+            for task, kind in kinds.items()
         ),
-        "No scanned digit of val.tsv or test.tsv is in a training file. Every training file has scenes of its own.",
         "digits.model: sentencepiece model for --bpe sentencepiece.",
-        "The scans: E. Alpaydin and C. Kaynak, Optical Recognition of Handwritten Digits,",
-        "UCI Machine Learning Repository, doi 10.24432/C50P49, CC BY 4.0.",
+        *dict.fromkeys(line for medium in _media(plan).values() for line in medium.notes),
     ]
     return "\n".join(lines) + "\n"
 
@@ -194,21 +156,29 @@ def _parser() -> argparse.ArgumentParser:
     plan = BuildPlan()
     parser = argparse.ArgumentParser(
         description="Build the quickstart data: pictures of handwritten digits with captions, questions and answers, "
-        "referring expressions with boxes, and statements that they entail, contradict or leave open.",
-        epilog="example: python dataset_tools/digits.py --output data/digits --epoch-files 4 "
-        "--tasks caption,vqa_gen,refcoco,snli_ve",
+        "referring expressions with boxes, and statements that they entail, contradict or leave open; films of digits "
+        "with captions, questions and answers; sounds with captions.",
+        epilog="examples: python dataset_tools/digits.py --output data/digits --epoch-files 4 "
+        "--tasks caption,vqa_gen,refcoco,snli_ve; python dataset_tools/digits.py --output data/films --epoch-files 8 "
+        "--tasks video_caption,video_vqa_gen",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument("--output", type=Path, required=True, help="folder to make")
     parser.add_argument(
         "--tasks",
         default=",".join(plan.tasks),
-        help=f"comma-separated, a file of rows for each, all from the same pictures; known: {','.join(ROW_KINDS)}",
+        help="comma-separated, files of rows for each, all from the same pictures, films and sounds; known: "
+        + ",".join(ROW_KINDS),
     )
     parser.add_argument(
-        "--train-rows", type=int, default=plan.train_rows, help="rows of each task (and scenes) in each training file"
+        "--train-rows",
+        type=int,
+        default=plan.train_rows,
+        help="pictures in each training file; each gives a row of every task",
     )
-    parser.add_argument("--val-rows", type=int, default=plan.val_rows, help="the same for validation")
+    parser.add_argument("--films", type=int, default=plan.films, metavar="N", help="films in each training file")
+    parser.add_argument("--sounds", type=int, default=plan.sounds, metavar="N", help="sounds in each training file")
+    parser.add_argument("--val-rows", type=int, default=plan.val_rows, help="pictures, films and sounds for validation")
     parser.add_argument("--test-rows", type=int, default=plan.test_rows, help="the same for the test")
     parser.add_argument(
         "--epoch-files",
@@ -222,7 +192,8 @@ def _parser() -> argparse.ArgumentParser:
         type=int,
         default=plan.easy_files,
         metavar="N",
-        help="the first N training files have one digit a picture: a network learns the digits sooner that way",
+        help="the first N training files have one digit a picture or film, one thing a sound: a network learns "
+        "what these are sooner that way",
     )
     parser.add_argument(
         "--pictures",
@@ -231,10 +202,17 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help="also save the first N test pictures as PNG files",
     )
-    parser.add_argument("--canvas", type=int, default=plan.canvas, help="side of the pictures in pixels, at least 48")
     parser.add_argument(
-        "--max-digits", type=int, choices=(1, 2, 3), default=plan.max_digits, help="most digits in a picture"
+        "--canvas", type=int, default=plan.canvas, help="side of pictures and films in pixels, at least 48"
     )
+    parser.add_argument(
+        "--max-digits",
+        type=int,
+        choices=(1, 2, 3),
+        default=plan.max_digits,
+        help="most digits in a picture; films have two at most",
+    )
+    parser.add_argument("--frames", type=int, default=plan.frames, help="frames of a film, at least 8; a second has 8")
     parser.add_argument(
         "--format",
         dest="file_format",
@@ -253,11 +231,9 @@ def _plan(args: argparse.Namespace, parser: argparse.ArgumentParser) -> BuildPla
         parser.error(f"unknown task {unknown[0]!r}; known: {', '.join(ROW_KINDS)}")
     if len(set(tasks)) != len(tasks):
         parser.error("--tasks names a task twice")
-    if (
-        min(args.train_rows, args.val_rows, args.test_rows) < 1
-        or max(args.train_rows, args.val_rows, args.test_rows) >= MAX_ROWS
-    ):
-        parser.error(f"the numbers of rows must be between 1 and {MAX_ROWS - 1}")
+    numbers = (args.train_rows, args.films, args.sounds, args.val_rows, args.test_rows)
+    if min(numbers) < 1 or max(numbers) >= MAX_ROWS:
+        parser.error(f"the numbers of rows, films and sounds must be between 1 and {MAX_ROWS - 1}")
     if not 1 <= args.epoch_files <= MAX_EPOCH_FILES:
         parser.error(f"--epoch-files must be between 1 and {MAX_EPOCH_FILES}")
     if not 0 <= args.easy_files < args.epoch_files:

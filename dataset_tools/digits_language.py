@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
+from digits_plan import Numbered
 from digits_scenes import LAYOUTS, NAMES, Scene
 
 Choice = TypeVar("Choice")
@@ -51,9 +52,9 @@ class Setting:
     most: int = 3
 
 
-def row_random(setting: Setting, scene: Scene, task: int) -> np.random.Generator:
+def row_random(setting: Setting, item: Numbered, task: int) -> np.random.Generator:
     """The generator of one row: a function of seed, file, row and task number (1, 2, ...), so tasks are independent."""
-    return np.random.default_rng([setting.seed, scene.stream, scene.row, task])
+    return np.random.default_rng([setting.seed, item.stream, item.row, task])
 
 
 def pick(rng: np.random.Generator, choices: Sequence[Choice]) -> Choice:

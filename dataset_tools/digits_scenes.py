@@ -14,6 +14,7 @@ import itertools
 from dataclasses import dataclass, field
 
 import numpy as np
+from digits_plan import MAX_ROWS, Numbered
 from PIL import Image
 
 Box = tuple[int, int, int, int]  # x0, y0, x1, y1 in pixels of the canvas; x1 and y1 are exclusive
@@ -26,7 +27,6 @@ HELD_OUT_PER_CLASS = {"val": 15, "test": 30}  # source scans of each digit class
 MARGIN = 0.1
 GAP = 1  # pixels between neighbouring tiles and to the border
 ATTEMPTS = 1000
-MAX_ROWS = 1_000_000  # scenes in one stream; a scene's number is stream * MAX_ROWS + row
 
 
 @dataclass(frozen=True)
@@ -68,26 +68,13 @@ class Digit:
 
 
 @dataclass(frozen=True)
-class Scene:
+class Scene(Numbered):
     """A picture and all that is known about it. ``digits`` stand in the order in which the caption names them."""
 
-    number: int  # unique over all files of one build
-    name: str  # e.g. "digits_test_000012"
-    split: str
     canvas: int
     layout: str
     digits: tuple[Digit, ...]
     picture: bytes = field(repr=False)  # the encoded PNG or JPEG file
-
-    @property
-    def stream(self) -> int:
-        """Number of the file that the scene belongs to."""
-        return self.number // MAX_ROWS
-
-    @property
-    def row(self) -> int:
-        """Place of the scene in its file, from 0."""
-        return self.number % MAX_ROWS
 
     @property
     def caption(self) -> str:
@@ -198,7 +185,7 @@ def _place(
 ) -> tuple[list[tuple[int, int]], list[Box]]:
     """Corners of the tiles and boxes of the ink, in the order of the layout."""
     sizes = [mask.shape[0] for mask in masks]
-    inks = [_ink_box(mask) for mask in masks]
+    inks = [ink_box(mask) for mask in masks]
     order = tuple(range(len(masks)))
     for _ in range(ATTEMPTS):
         corners = _propose(rng, layout, sizes, canvas)
@@ -213,19 +200,19 @@ def _place(
 # -------------------------------------------------------------------------------- drawing
 
 
-def _ink_box(mask: np.ndarray) -> Box:
+def ink_box(mask: np.ndarray) -> Box:
     """Smallest box around the clearly visible ink (more than a third) of a mask (h, w) in 0..1."""
     ys, xs = np.nonzero(mask > 1 / 3)
     return int(xs.min()), int(ys.min()), int(xs.max()) + 1, int(ys.max()) + 1
 
 
-def _mask(scan: np.ndarray, size: int, angle: float) -> np.ndarray:
+def scan_mask(scan: np.ndarray, size: int, angle: float) -> np.ndarray:
     """The scan (8, 8) enlarged to (size, size) and turned by ``angle`` degrees; float32 in 0..1."""
     tile = Image.fromarray(scan).resize((size, size), Image.Resampling.BICUBIC)
     return np.asarray(tile.rotate(angle, Image.Resampling.BICUBIC), dtype=np.float32) / 255
 
 
-def _colours(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def draw_colours(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Background and ink colours (3,) float32: one dark, one light, both slightly tinted."""
     dark = rng.uniform(0, 60) + rng.uniform(0, 40, 3)
     light = rng.uniform(195, 255) - rng.uniform(0, 40, 3)
@@ -239,7 +226,7 @@ def _draw(
     ink = np.zeros((canvas, canvas, 1), dtype=np.float32)
     for mask, (x, y) in zip(masks, corners, strict=True):
         ink[y : y + mask.shape[0], x : x + mask.shape[1], 0] = mask
-    background, foreground = _colours(rng)
+    background, foreground = draw_colours(rng)
     noise = rng.normal(0, rng.uniform(2, 8), (canvas, canvas, 1))
     pixels = background * (1 - ink) + foreground * ink + noise
     return Image.fromarray(np.clip(np.rint(pixels), 0, 255).astype(np.uint8))
@@ -298,5 +285,6 @@ class SceneMaker:
         for label in rng.integers(0, 10, layout.count).tolist():
             scan = int(rng.choice(self.source.pools[split][label]))
             digits.append((label, scan))
-            masks.append(_mask(self.source.scans[scan], int(rng.integers(low, high + 1)), float(rng.uniform(-8, 8))))
+            size = int(rng.integers(low, high + 1))
+            masks.append(scan_mask(self.source.scans[scan], size, float(rng.uniform(-8, 8))))
         return digits, masks

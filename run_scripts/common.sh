@@ -117,7 +117,7 @@ digits_text() {
 # make_digits FOLDER FLAGS...: rows for eight epochs, unless they are there; the first epoch has one digit a picture
 make_digits() {
     [[ ! -e $1/manifest.json ]] || return 0
-    echo "== making pictures of digits"
+    echo "== making pictures, films or sounds of digits"
     perform python "$ROOT/dataset_tools/digits.py" --output "$1" --train-rows "${TRAIN_ROWS:-12000}" --epoch-files 8 \
         --easy-files 1 "${@:2}"
 }
@@ -139,6 +139,22 @@ train_on_digits() {
         --seed "${SEED:-1}" --log-format simple --log-interval 100 --save-dir "$run" "$@") 2>&1 | follow_log "$run" ||
         { echo "$0: error: the training of $task failed, see $run/train.log" >&2; exit 1; }
     perform cp "${prefix%/*}/digits.model" "$run/"
+}
+
+# teach_digits TASK NAME: trains TASK on the files of DATA that begin with NAME_, evaluates it and draws a contact sheet,
+# all in FOLDER. FLAGS, METRIC, EPOCHS and EVALUATION (a script with its settings) say how; INIT_FROM is the start
+teach_digits() {
+    local task=$1 name=$2 run=$FOLDER/$1 start=()
+    [[ -z $INIT_FROM ]] || start=(--finetune-from-model "$INIT_FROM")
+    echo "== training $task (log: $run/train.log)"
+    MAX_EPOCH=${MAX_EPOCH:-$EPOCHS} train_on_digits "$task" "$run" "$DATA/${name}_" "${start[@]}" "${FLAGS[@]}" --dropout 0 \
+        --best-checkpoint-metric "$METRIC"
+    echo "== evaluating $task on the test files"
+    bash "$ROOT/run_scripts/${EVALUATION[0]}" DATA="$DATA/${name}_test.tsv" CHECKPOINT="$run/checkpoint_best.pt" WORKERS=0 \
+        BATCH_SIZE=50 RESULTS="$FOLDER/results" PATCH_IMAGE_SIZE=64 "${EVALUATION[@]:1}"
+    perform python "$ROOT/dataset_tools/contact_sheet.py" --tsv "$DATA/${name}_test.tsv" --task "$task" --limit 36 \
+        --predictions "$FOLDER/results/${name}_test_predict.json" --output "$FOLDER/${task}_sheet.png"
+    echo "contact sheet: $FOLDER/${task}_sheet.png"
 }
 
 # follow_log FOLDER: keeps all lines of a training in FOLDER/train.log, shows those that tell how it goes

@@ -68,6 +68,7 @@ def test_all_tasks_show_the_same_pictures(built):
     by_task = {
         task: [cells[int(kind.selected_cols.split(",")[1])] for cells in rows(built / f"{kind.prefix}test.tsv")]
         for task, kind in ROW_KINDS.items()
+        if task in ALL
     }
     assert all(pictures == by_task["caption"] for pictures in by_task.values())
 
@@ -103,7 +104,8 @@ def test_wrong_flags_are_refused(tmp_path, flags):
 
 def test_the_readme_tells_the_columns(built):
     text = (built / "README.txt").read_text()
-    for task, kind in ROW_KINDS.items():
+    for task in ALL:
+        kind = ROW_KINDS[task]
         assert f"Columns of the {task} rows: {kind.columns}; read with --selected-cols {kind.selected_cols}." in text
 
 
