@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
-from commands import ENVIRONMENT
-from test_answer_scripts import dry, value
+from commands import ENVIRONMENT, ROOT
+from test_answer_scripts import bash, dry, value
 from test_averaging_scripts import check_published, table
 
 PUBLISHED = table("film_sound.tsv")
@@ -81,3 +82,23 @@ def test_the_programs_know_all_flags() -> None:
     assert parsed.returncode == 0, parsed.stderr
     tasks = [row["task"] for row in rows.values()]
     assert parsed.stdout.split() == [*tasks, "video_caption", "audio_caption"]
+
+
+def test_the_quickstart_teaches_films_and_sounds_from_the_captioner() -> None:
+    commands = dry("quickstart_media.sh", "INIT_FROM=m.pt")
+    trainings = {value(command, "--task"): command for command in commands if "--save-dir" in command}
+    assert set(trainings) == {"video_caption", "video_vqa_gen", "audio_caption"}
+    for task, command in trainings.items():
+        assert value(command, "--finetune-from-model") == "m.pt"
+        assert ("--video-encoder-name" in command) == ("video" in task) != ("--audio-encoder-name" in command)
+
+
+@pytest.mark.slow
+def test_the_quickstart_goes_on_to_sounds(tmp_path: Path) -> None:
+    settings = [f"FOLDER={tmp_path}", "INIT_FROM=", "MAX_EPOCH=1", "WORKERS=0", "TASKS=audio_caption"]
+    sizes = "--films 2 --sounds 8 --epoch-files 1 --val-rows 4 --test-rows 4 --tasks video_caption,audio_caption"
+    build = [sys.executable, str(ROOT / "dataset_tools" / "digits.py"), "--output", str(tmp_path / "media_data")]
+    subprocess.run([*build, *sizes.split(), "--epoch-files", "8"], check=True, capture_output=True)
+    done = bash("quickstart_media.sh", *settings)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "audio_test_predict.meta.json {'" in done.stdout and (tmp_path / "audio_caption_sheet.png").is_file()

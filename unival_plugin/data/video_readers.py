@@ -372,7 +372,9 @@ class Film:
 
     def _pixels(self, frame: Any) -> Tensor:
         """uint8 ``(3, height, width)``. Frames of another size than the first are scaled to it."""
-        pixels = frame.to_ndarray(format="rgb24", width=self.index.width, height=self.index.height)
+        size = {"width": self.index.width, "height": self.index.height}
+        # PyAV would start threads for every frame, which on busy machines takes longer than the conversion
+        pixels = frame.to_ndarray(format="rgb24", threads=1, **size)
         turns = frame.rotation / 90
         if turns.is_integer():
             pixels = np.rot90(pixels, int(turns))
