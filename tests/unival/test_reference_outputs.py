@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,6 +23,9 @@ from full_size import (
 )
 from torch import Tensor
 
+from unival_plugin.data.audio import SoundOptions
+from unival_plugin.data.media import Sounds
+from unival_plugin.data.samples import MEDIA, collate
 from unival_plugin.unival.model.config import SCRIPT_FLAGS, from_preset
 from unival_plugin.unival.model.network import UnIVALNetwork
 
@@ -117,3 +121,25 @@ def test_media_may_come_with_the_rows_of_their_modality_only() -> None:
     whole = network().encoder(source, patch_images=pictures, patch_videos=films, patch_types=types)
     parts = network().encoder(source, patch_images=pictures[1:], patch_videos=films[:1], patch_types=types)
     assert torch.equal(whole["encoder_out"][0], parts["encoder_out"][0])
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("case, name", [("video4x224", "patch_video"), ("audio_rule_fill", "patch_audio")])
+def test_batches_as_tasks_make_them_equal_the_reference(case: str, name: str) -> None:
+    arrays, inputs = golden(case), inputs_of(case)
+    waves = Sounds(SoundOptions(96_000), picture_size=224)
+
+    def sample(row: int) -> dict[str, Any]:
+        media = {name: inputs[MEDIA[name]][row]}
+        if name == "patch_audio":
+            media = waves.sample(media[name], "here", np.random.default_rng)
+        texts = {key: arrays[key][row] for key in ("src_tokens", "prev_output_tokens")}
+        source, previous = (torch.from_numpy(text[text != 1]) for text in texts.values())
+        kind = {"patch_mask": torch.tensor([True]), "patch_type": inputs["patch_types"][row : row + 1]}
+        texts = {"source": source, "prev_output_tokens": previous, "target": previous}
+        return {"id": str(row), **texts, "patch_image": torch.zeros(3, 224, 224), **kind, **media}
+
+    net_input = collate([sample(row) for row in range(2)], pad=1)["net_input"]
+    logits, _ = network()(**net_input)
+    real = arrays["prev_output_tokens"] != 1
+    close(logits[torch.from_numpy(real)][:, VOCAB_IDS], arrays["logits_sel"][real])
