@@ -3,7 +3,8 @@
 # asked about; beeps, tones and noises are described. Each is evaluated on digits and sounds that were never met before.
 #
 # usage: bash run_scripts/quickstart_media.sh [KEY=VALUE ...]
-#   TASKS         what to teach, each from the captioner (default: "video_caption video_vqa_gen audio_caption")
+#   TASKS         what to teach (default: "video_caption video_vqa_gen audio_caption"), each from the captioner; questions
+#                 about films from the model that captions them, if it is there
 #   FOLDER        folder of quickstart.sh (default: runs/quickstart); everything goes there, an interrupted run continues
 #   INIT_FROM     captioner to start from (default: FOLDER/model/checkpoint_best.pt); empty trains from scratch
 #   MAX_EPOCH, LR, BATCH_SIZE, SEED, WORKERS
@@ -20,19 +21,25 @@ export TEXT
 make_digits "$DATA" --tasks video_caption,video_vqa_gen,audio_caption
 
 # Films and sounds are few and short, so that several rounds through the files are needed; not every one is evaluated.
-FILMS=(--image-dir "$DATA" --video-encoder-name resnext_tiny --patch-frame-size 64)
+FILMS=(--image-dir "$DATA" --video-encoder-name timm_tiny --patch-frame-size 64)
+[[ -z $INIT_FROM ]] || FILMS+=(--video-model-path "$INIT_FROM")
 SOUNDS=(--image-dir "$DATA" --audio-encoder-name pann_tiny --max-audio-len 48000)
 CAPTIONS=(--selected-cols 0,4,2 --eval-cider --eval-args '{"beam":1,"max_len_b":20}')
 
+CAPTIONER=$INIT_FROM
+
 for task in ${TASKS:-video_caption video_vqa_gen audio_caption}; do
+    INIT_FROM=$CAPTIONER
     case $task in
         video_caption)
-            name=video METRIC=exact_match EPOCHS=48
+            name=video METRIC=exact_match EPOCHS=24
             FLAGS=("${FILMS[@]}" "${CAPTIONS[@]}" --validate-interval 8)
             EVALUATION=(caption/eval/video/eval_video_caption.sh VIDEO_DIR="$DATA" NUM_FRAMES=4 PATCH_FRAME_SIZE=64 SPLIT=)
             ;;
         video_vqa_gen)
-            name=video_vqa METRIC=vqa_score EPOCHS=16
+            name=video_vqa METRIC=vqa_score EPOCHS=8
+            films=$FOLDER/video_caption/checkpoint_best.pt
+            [[ -z $CAPTIONER || ! -e $films ]] || INIT_FROM=$films
             FLAGS=("${FILMS[@]}" --selected-cols 0,5,2,3,4 --ans2label-file "$DATA/video_answers.json" --prompt-type prev_output)
             EVALUATION=(vqa/eval/video/eval_video_qa.sh VIDEO_DIR="$DATA" NUM_FRAMES=4 PATCH_FRAME_SIZE=64
                 ANSWERS="$DATA/video_answers.json" INFERENCE_TYPE=allcand EMA_EVAL=)

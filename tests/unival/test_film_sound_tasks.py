@@ -21,7 +21,7 @@ from unival_plugin.unival.tasks.films_sounds import AudioCaptionTask, VideoCapti
 from unival_plugin.unival.tasks.vqa_gen import VqaGenConfig
 
 FILMS, SOUNDS = 3, 3
-TINY = {"video_encoder_name": "resnext_tiny", "audio_encoder_name": "pann_tiny"}
+TINY = {"video_encoder_name": "timm_tiny", "audio_encoder_name": "pann_tiny"}
 
 
 @pytest.fixture(scope="module")

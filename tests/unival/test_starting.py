@@ -223,6 +223,15 @@ class TestTrunkFiles:
         got = started(tiny(50, seed=3), **files)
         assert all(torch.equal(got[key], value) for key, value in copied(checkpoint).items())
 
+    def test_the_small_film_trunk_starts_from_the_picture_trunk_of_a_checkpoint(self, tmp_path: Path) -> None:
+        source, network = tiny(50, seed=1), tiny(50, seed=2, video_encoder_name="timm_tiny")
+        before = copied(network)
+        got = started(network, video_model_path=saved(tmp_path / "captioner.pt", {"model": source.state_dict()}))
+        frames, pictures = "encoder.embed_videos.frames.", "encoder.embed_images."
+        for key, value in got.items():
+            start = copied(source)[key.replace(frames, pictures)] if key.startswith(frames) else before[key]
+            assert torch.equal(value, start), key
+
     @pytest.mark.parametrize("modality", ["video", "audio"])
     def test_a_file_for_a_trunk_that_is_not_built_is_refused(self, modality: str) -> None:
         with pytest.raises(ConfigError, match=f"--{modality}-model-path: .* give --{modality}-encoder-name"):

@@ -394,3 +394,18 @@ def test_the_light_trunk_has_a_grid_of_sixteenths() -> None:
 def test_unknown_names_and_sizes_are_refused(build: Any, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         build()
+
+
+def test_the_small_film_trunk_sees_every_frame_and_their_order() -> None:
+    torch.manual_seed(0)
+    trunk = build_video_trunk("timm_tiny").eval()
+    film = torch.randn(2, 3, 5, 32, 48)
+    features = trunk.forward_features(film)
+    assert features.shape == (2, trunk.num_features, 2, 2, 3)
+    assert not torch.allclose(features, trunk.forward_features(film.flip(2)))
+    still = film[:, :, :1].expand(-1, -1, 5, -1, -1)
+    torch.testing.assert_close(trunk.frames.forward_features(film[:, :, 0]), _first_frame(trunk, still))
+
+
+def _first_frame(trunk: Any, film: torch.Tensor) -> torch.Tensor:
+    return trunk.frames.forward_features(film.transpose(1, 2).flatten(0, 1))[:: film.shape[2]]

@@ -149,11 +149,16 @@ class UnIVALConfig:
         "sdpa", "sdpa: torch's fused attention; xformers: that package's (GPU only); plain: products and softmax"
     )
     video_encoder_name: Optional[str] = _option(
-        None, "film trunk: all_resnext50, all_resnext101 (the released models) or all_resnext152; none builds none"
+        None,
+        "film trunk: all_resnext101 (the released models), all_resnext50, all_resnext152, timm_tiny; none builds none",
     )
-    video_model_path: Optional[str] = _option(None, "3-D ResNeXt Kinetics weights file to start the film trunk from")
+    video_model_path: Optional[str] = _option(
+        None,
+        "3-D ResNeXt Kinetics weights file to start the film trunk from; for timm_tiny an UnIVAL checkpoint with that "
+        "picture trunk",
+    )
     audio_encoder_name: Optional[str] = _option(
-        None, "sound trunk: pann_cnn14 (the released models), pann_cnn10 or pann_cnn6; none builds none"
+        None, "sound trunk: pann_cnn14 (the released models), pann_cnn10, pann_cnn6 or pann_tiny; none builds none"
     )
     audio_model_path: Optional[str] = _option(None, "PANN weights file to start the sound trunk from")
     mel_bins: int = _option(64, "mel bands of the sound trunk")

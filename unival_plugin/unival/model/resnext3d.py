@@ -9,30 +9,17 @@ Legend: B batch, F frames, t x h x w grid of features.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 
+GROUPS = 32
 EXPANSION = 2
+STEM_WIDTH = 64
+STAGE_WIDTHS = (128, 256, 512, 1024)
 
 NormLayer = Callable[[int], nn.Module]
-
-
-@dataclass(frozen=True)
-class FilmTrunkSizes:
-    """What tells the networks apart.
-
-    ``blocks``: number of blocks of each stage; ``widths``: channels of their grouped convolutions; ``groups`` of these;
-    ``stem``: channels of the first convolution, and its ``kernel``.
-    """
-
-    blocks: tuple[int, ...]
-    widths: tuple[int, ...] = (128, 256, 512, 1024)
-    groups: int = 32
-    stem: int = 64
-    kernel: int = 7
 
 
 class Bottleneck(nn.Module):
@@ -42,16 +29,15 @@ class Bottleneck(nn.Module):
         incoming: channels of the input; the output has ``2 * width``.
         width: channels of the grouped convolution.
         stride: of the grouped convolution, in time, height and width alike.
-        groups: of the grouped convolution.
         norm_layer: makes the normalisation of a number of channels.
     """
 
-    def __init__(self, incoming: int, width: int, stride: int, groups: int, norm_layer: NormLayer) -> None:
+    def __init__(self, incoming: int, width: int, stride: int, norm_layer: NormLayer) -> None:
         super().__init__()
         outgoing = EXPANSION * width
         self.conv1 = nn.Conv3d(incoming, width, 1, bias=False)
         self.bn1 = norm_layer(width)
-        self.conv2 = nn.Conv3d(width, width, 3, stride, padding=1, groups=groups, bias=False)
+        self.conv2 = nn.Conv3d(width, width, 3, stride, padding=1, groups=GROUPS, bias=False)
         self.bn2 = norm_layer(width)
         self.conv3 = nn.Conv3d(width, outgoing, 1, bias=False)
         self.bn3 = norm_layer(outgoing)
@@ -75,25 +61,25 @@ class ResNeXt3D(nn.Module):
     """Three or four stages of :class:`Bottleneck`, without a classifier.
 
     Args:
-        sizes: see :class:`FilmTrunkSizes`; the usual widths give 1024 features with three stages, 2048 with four.
+        blocks: number of blocks of each stage; three stages give 1024 features, four 2048.
         norm_layer: makes the normalisation of a number of channels.
 
     Attributes:
         num_features: channels of the output.
     """
 
-    def __init__(self, sizes: FilmTrunkSizes, norm_layer: NormLayer = nn.BatchNorm3d) -> None:
+    def __init__(self, blocks: Sequence[int], norm_layer: NormLayer = nn.BatchNorm3d) -> None:
         super().__init__()
-        self.conv1 = nn.Conv3d(3, sizes.stem, sizes.kernel, (1, 2, 2), padding=sizes.kernel // 2, bias=False)
-        self.bn1 = norm_layer(sizes.stem)
+        self.conv1 = nn.Conv3d(3, STEM_WIDTH, 7, stride=(1, 2, 2), padding=3, bias=False)
+        self.bn1 = norm_layer(STEM_WIDTH)
         self.relu = nn.ReLU(inplace=True)
         self.maxpool = nn.MaxPool3d(3, stride=2, padding=1)
-        incoming = sizes.stem
+        incoming = STEM_WIDTH
         self.stages: list[str] = []
-        for number, (count, width) in enumerate(zip(sizes.blocks, sizes.widths, strict=False), start=1):
-            first = Bottleneck(incoming, width, 1 if number == 1 else 2, sizes.groups, norm_layer)
+        for number, (count, width) in enumerate(zip(blocks, STAGE_WIDTHS, strict=False), start=1):
+            first = Bottleneck(incoming, width, 1 if number == 1 else 2, norm_layer)
             incoming = EXPANSION * width
-            others = [Bottleneck(incoming, width, 1, sizes.groups, norm_layer) for _ in range(count - 1)]
+            others = [Bottleneck(incoming, width, 1, norm_layer) for _ in range(count - 1)]
             self.add_module(f"layer{number}", nn.Sequential(first, *others))
             self.stages.append(f"layer{number}")
         self.num_features = incoming

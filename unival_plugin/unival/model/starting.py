@@ -23,11 +23,14 @@ from ...errors import CheckpointError, ConfigError
 from ...modules.logmel import FILTERS
 from .config import UnIVALConfig
 from .state import TIED_EMBEDDINGS, by_module, fit_state_dict
+from .trunks import FrameTrunk
 
 logger = logging.getLogger(__name__)
 
 START_FILES = ("resnet_model_path", "video_model_path", "audio_model_path", "init_from", "init_adapter")
 """Fields of the configuration that name files to start from."""
+PICTURES = "encoder.embed_images."
+"""Of names of a picture trunk in an UnIVAL checkpoint."""
 BART_SYMBOLS = 50264
 """Frame symbols and GPT-2 pieces with fairseq's padding words; the id of ``<mask>`` in our dictionary."""
 BART_FIRST_POSITION = 2
@@ -54,12 +57,21 @@ def _start_trunks(network: Any, config: UnIVALConfig) -> None:
     if config.resnet_model_path:
         load_trunk(encoder.embed_images, resnet_weights(config.resnet_model_path), config.resnet_model_path)
     if config.video_model_path:
-        trunk = _trunk(encoder, "video")
-        load_trunk(trunk, resnext3d_weights(config.video_model_path), config.video_model_path)
+        _start_films(_trunk(encoder, "video"), config.video_model_path)
     if config.audio_model_path:
         trunk = _trunk(encoder, "audio")
         weights = pann_weights(config.audio_model_path, config.mel_bins)
         load_trunk(trunk, _with_wanted_filters(weights, config), config.audio_model_path)
+
+
+def _start_films(trunk: nn.Module, path: str) -> None:
+    """From a Kinetics file; the trunk that sees single frames from the picture trunk of an UnIVAL checkpoint."""
+    if not isinstance(trunk, FrameTrunk):
+        load_trunk(trunk, resnext3d_weights(path), path)
+        return
+    weights = read_weights(path, "--video-model-path", "an UnIVAL checkpoint whose picture trunk is to see the frames")
+    pictures = {key.removeprefix(PICTURES): value for key, value in weights.items() if key.startswith(PICTURES)}
+    load_trunk(trunk.frames, pictures, path)
 
 
 def _trunk(encoder: nn.Module, modality: str) -> nn.Module:

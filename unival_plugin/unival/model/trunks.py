@@ -17,16 +17,15 @@ from torch import Tensor, nn
 from ...errors import ConfigError
 from ...modules.regularisation import DropPath
 from .pann import SIZES, Pann
-from .resnext3d import FilmTrunkSizes, ResNeXt3D
+from .resnext3d import ResNeXt3D
 
 DEPTHS = {"resnet50": (3, 4, 6, 3), "resnet101": (3, 4, 23, 3), "resnet152": (3, 8, 36, 3)}
 FOUR_STAGES, THREE_STAGES, TINY = "timm_resnet", "resnet", "timm_tiny"
 FILM_TRUNKS = {
-    f"{prefix}resnext{depth.removeprefix('resnet')}": FilmTrunkSizes(blocks[:stages])
+    f"{prefix}resnext{depth.removeprefix('resnet')}": blocks[:stages]
     for prefix, stages in (("all_", 4), ("", 3))
     for depth, blocks in DEPTHS.items()
 }
-FILM_TRUNKS["resnext_tiny"] = FilmTrunkSizes((1, 1, 1), (32, 64, 96), groups=1, stem=32, kernel=3)
 SOUND_TRUNKS = {f"pann_{name}": sizes for name, sizes in SIZES.items()}
 SYNC_BN_EPS = 1e-3
 
@@ -157,19 +156,53 @@ def _three_stages(depth: str, norm: Any, drop_path: float) -> Any:
     return trunk
 
 
-def build_video_trunk(name: str, frozen: bool = False) -> ResNeXt3D:
-    """The film trunk called ``name`` by ``--video-encoder-name``: a three-dimensional ResNeXt.
+class FrameTrunk(nn.Module):
+    """A picture trunk for every frame, and convolutions over time: a small film trunk, ours.
+
+    Args:
+        frames: the picture trunk.
+
+    Attributes:
+        num_features: channels of the output, those of the picture trunk.
+    """
+
+    def __init__(self, frames: Any) -> None:
+        super().__init__()
+        self.frames = frames
+        self.num_features = int(frames.num_features)
+        self.times = nn.Sequential(*(self._over_time() for _ in range(2)))
+
+    def _over_time(self) -> nn.Module:
+        width = self.num_features
+        convolution = nn.Conv3d(width, width, (3, 1, 1), (2, 1, 1), (1, 0, 0), bias=False)
+        return nn.Sequential(convolution, nn.BatchNorm3d(width), nn.ReLU())
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        """B x 3 x F x h x w, normalised frames -> B x ``num_features`` x F/4, rounded up, x grid of the pictures."""
+        pictures = x.transpose(1, 2).flatten(0, 1)
+        if x.device.type == "cpu":
+            pictures = pictures.contiguous(memory_format=torch.channels_last)
+        features = self.frames.forward_features(pictures).unflatten(0, (len(x), -1)).transpose(1, 2)
+        return self.times(features)
+
+    forward = forward_features
+
+
+def build_video_trunk(name: str, frozen: bool = False) -> Any:
+    """The film trunk called ``name`` by ``--video-encoder-name``: a three-dimensional ResNeXt, or a small one.
 
     Args:
         name: ``all_resnext50``, ``all_resnext101`` or ``all_resnext152``: four stages, 2048 features; without
-            ``all_``: three stages, 1024 features; ``resnext_tiny``: three stages of one small block, 192 features.
+            ``all_``: three stages, 1024 features; ``timm_tiny``: the small picture trunk for every frame, 192 features.
         frozen: batch norm with fixed statistics and weights.
 
     Raises:
         ConfigError: unknown name.
     """
+    if name == TINY:
+        return FrameTrunk(_tiny_trunk(_norm_layer(False, frozen)))
     if name not in FILM_TRUNKS:
-        raise _unknown("--video-encoder-name", name, FILM_TRUNKS)
+        raise _unknown("--video-encoder-name", name, (*FILM_TRUNKS, TINY))
     return ResNeXt3D(FILM_TRUNKS[name], FrozenBatchNorm if frozen else nn.BatchNorm3d)
 
 
