@@ -22,7 +22,10 @@ TASKS: dict[str, dict[str, Any]] = {
     "vqa_gen": {"prompt_type": "prev_output", "ans2label_dict": '{"red": 0, "green": 1, "blue": 2, "light red": 3}'},
     "snli_ve": {"prompt_type": "prev_output", "add_caption": True, "val_inference_type": "beamsearch"},
     "refcoco": {"max_image_size": 64, "eval_args": '{"beam": 3}'},
+    "video_caption": {"eval_args": '{"beam": 2, "max_len_b": 6}', "patch_frame_size": 32},
+    "audio_caption": {"eval_args": '{"beam": 2, "max_len_b": 6}', "max_audio_len": 9600},
 }
+TRUNKS = {"video_caption": {"video_encoder_name": "timm_tiny"}, "audio_caption": {"audio_encoder_name": "pann_tiny"}}
 BINS = 16
 
 
@@ -37,12 +40,12 @@ def make_checkpoint(digits: Path, folder: Path, task: str, **options: Any) -> Pa
     task_cfg = OmegaConf.structured(config)
     OmegaConf.set_struct(task_cfg, False)
     task_cfg._name = task
-    sizes = {**SIZES, "max_source_positions": 64, "max_target_positions": 64}
+    sizes = {**SIZES, **TRUNKS.get(task, {}), "max_source_positions": 64, "max_target_positions": 64}
     model_cfg = OmegaConf.structured(UnIVALModelConfig(_name="unival_tiny", **sizes))
     torch.manual_seed(0)
     built = TASK_REGISTRY[task].setup_task(task_cfg)
     model = UnIVALModel.build_model(model_cfg, built)
-    if task != "caption":
+    if not task.endswith("caption"):
         _make_decided(model)
     cfg = {"task": OmegaConf.to_container(task_cfg, enum_to_str=True), "model": OmegaConf.to_container(model_cfg)}
     torch.save({"cfg": cfg, "args": None, "model": model.state_dict()}, folder / f"{task}.pt")

@@ -91,9 +91,11 @@ class CellChecker:
         return {"image": self._image, "film": self._film, "sound": self._sound}[kind](cell, where, report)
 
     def _film(self, cell: str, where: str, report: Report) -> tuple[int, int]:
-        from unival_plugin.data.video import FrameSampling, read_cell_frames
+        from unival_plugin.data.image import path_below
+        from unival_plugin.data.video import FrameSampling, read_frames
 
-        frames = read_cell_frames(cell, where, self.image_dir, FrameSampling(FILM_FRAMES, "middle"))
+        path = path_below(cell, where, self.image_dir)
+        frames = read_frames(path, FrameSampling(FILM_FRAMES, "middle"), where)
         height, width = frames.shape[2:]
         report.spreads["film width"][width] += 1
         report.spreads["film height"][height] += 1

@@ -8,8 +8,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import soundfile
 from commands import PLUGIN, program, succeed
+from made_films import write_film
 from made_models import COLOURS, make_checkpoint
 from PIL import Image, ImageChops
 
@@ -244,3 +247,39 @@ def test_fairseq_generate_gives_the_same(
         assert [line["box"] for line in lines_of(output)] == [pytest.approx(row["box"], abs=0.01) for row in generated]
     else:
         assert [line["answer"] for line in lines_of(output)] == [row["answer"] for row in generated]
+
+
+# ---- films and sounds
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with two films, two sounds, and one of each that is none."""
+    folder = tmp_path_factory.mktemp("recorded")
+    for name in ("a.mp4", "b.gif"):
+        write_film(folder / name, frames=8, **({"codec": "gif", "pixels": "rgb8"} if name.endswith("gif") else {}))
+    for name in ("a.wav", "b.flac"):
+        soundfile.write(folder / name, np.sin(np.arange(4800) / 9), 48_000)
+    for name in ("c.mp4", "c.wav"):
+        (folder / name).write_bytes(b"neither")
+    return folder
+
+
+@pytest.mark.parametrize(
+    "task, medium, names",
+    [("video_caption", "video", ["a.mp4", "b.gif", "c.mp4"]), ("audio_caption", "audio", ["a.wav", "b.flac", "c.wav"])],
+)
+def test_films_and_sounds_are_captioned(
+    digits: Path, recorded: Path, tmp_path: Path, task: str, medium: str, names: list[str]
+) -> None:
+    checkpoint, output = make_checkpoint(digits, tmp_path, task), tmp_path / "out.jsonl"
+    assert predict(task, checkpoint, recorded, "--output", output) == 1
+    *good, bad = lines_of(output)
+    assert [Path(line[medium]).name for line in (*good, bad)] == names
+    assert all(set(line) == {medium, "caption", "score"} for line in good)
+    assert names[-1] in bad["error"] and "\n" not in bad["error"]
+    rows = write_rows(tmp_path / "rows.jsonl", [{medium: str(recorded / names[0])}])
+    assert predict(task, checkpoint, "--input", rows, "--output", tmp_path / "again.jsonl") == 0
+    assert lines_of(tmp_path / "again.jsonl")[0]["caption"] == good[0]["caption"]
+    meta = json.loads((tmp_path / "out.jsonl.meta.json").read_text())
+    assert meta["task"] == task and ("num_frames" in meta) == (medium == "video")

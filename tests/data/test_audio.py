@@ -19,7 +19,6 @@ from unival_plugin.data import audio
 from unival_plugin.data.audio import (
     SoundOptions,
     fit_length,
-    read_cell_waveform,
     read_clip,
     read_waveform,
     through_int16,
@@ -233,26 +232,6 @@ def test_an_empty_waveform_cannot_be_filled_up() -> None:
 def test_unknown_options_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         SoundOptions(**options)
-
-
-def test_a_cell_names_a_file_below_the_sound_folder(tmp_path: Path) -> None:
-    (tmp_path / "a").mkdir()
-    path = written(tmp_path / "a" / "sound.flac", tone())
-    options = SoundOptions(length=1000)
-    for cell in ("a/sound.flac", b"a/sound.flac"):
-        assert torch.equal(read_cell_waveform(cell, WHERE, tmp_path, options), read_clip(path, WHERE, options))
-
-
-def test_a_cell_must_not_leave_the_sound_folder(tmp_path: Path) -> None:
-    written(tmp_path / "sound.wav", tone())
-    (tmp_path / "a").mkdir()
-    with pytest.raises(DataError, match="leaves the"):
-        read_cell_waveform("../sound.wav", WHERE, tmp_path / "a")
-
-
-def test_a_cell_without_a_sound_folder_is_refused() -> None:
-    with pytest.raises(ConfigError, match="holds a path"):
-        read_cell_waveform("sound.wav", WHERE)
 
 
 @pytest.mark.parametrize("package", ["soundfile", "torchaudio"])

@@ -33,7 +33,6 @@ from unival_plugin.data.video import (
     FrameSampling,
     VideoLimits,
     frame_indices,
-    read_cell_frames,
     read_frames,
 )
 from unival_plugin.data.video_decord import load_decord
@@ -372,25 +371,6 @@ class TestBadFilms:
     def test_too_much_memory(self, films: Callable[..., Path]) -> None:
         limits = VideoLimits(max_result_bytes=8 * 3 * WIDTH * HEIGHT - 1)
         assert "take fewer or shrink" in refused(films("film.mp4"), limits)
-
-
-class TestCells:
-    def test_path_below_the_folder(self, films: Callable[..., Path]) -> None:
-        path = films("film.mp4")
-        frames = read_cell_frames("film.mp4", "row", path.parent, EIGHT)
-        assert torch.equal(frames, read_cell_frames(str(path), "row", path.parent, EIGHT))
-        assert torch.equal(frames, read_cell_frames(b"./film.mp4", "row", path.parent, EIGHT))
-
-    @pytest.mark.parametrize("name", ["../secret.mp4", "/etc/passwd", "a/../../secret.mp4"])
-    def test_paths_outside_are_refused(self, tmp_path: Path, name: str) -> None:
-        (tmp_path / "films").mkdir()
-        (tmp_path / "secret.mp4").touch()
-        with pytest.raises(DataError, match="row: .*leaves"):
-            read_cell_frames(name, "row", tmp_path / "films", EIGHT)
-
-    def test_a_folder_is_needed(self) -> None:
-        with pytest.raises(ConfigError, match="row"):
-            read_cell_frames("film.mp4", "row", None, EIGHT)
 
 
 def clip(height: int = 40, width: int = 60, count: int = 3) -> torch.Tensor:

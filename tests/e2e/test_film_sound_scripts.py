@@ -94,11 +94,12 @@ def test_the_quickstart_teaches_films_and_sounds_from_the_captioner() -> None:
 
 
 @pytest.mark.slow
-def test_the_quickstart_goes_on_to_sounds(tmp_path: Path) -> None:
-    settings = [f"FOLDER={tmp_path}", "INIT_FROM=", "MAX_EPOCH=1", "WORKERS=0", "TASKS=audio_caption"]
-    sizes = "--films 2 --sounds 8 --epoch-files 1 --val-rows 4 --test-rows 4 --tasks video_caption,audio_caption"
+def test_the_quickstart_goes_on_to_films_and_sounds(tmp_path: Path) -> None:
+    settings = [f"FOLDER={tmp_path}", "INIT_FROM=", "MAX_EPOCH=1", "WORKERS=0"]
+    sizes = "--films 8 --sounds 8 --val-rows 4 --test-rows 4 --tasks video_caption,video_vqa_gen,audio_caption"
     build = [sys.executable, str(ROOT / "dataset_tools" / "digits.py"), "--output", str(tmp_path / "media_data")]
     subprocess.run([*build, *sizes.split(), "--epoch-files", "8"], check=True, capture_output=True)
     done = bash("quickstart_media.sh", *settings)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "audio_test_predict.meta.json {'" in done.stdout and (tmp_path / "audio_caption_sheet.png").is_file()
+    for name, task in {"video": "video_caption", "video_vqa": "video_vqa_gen", "audio": "audio_caption"}.items():
+        assert f"/{name}_test_predict.meta.json {{'" in done.stdout and (tmp_path / f"{task}_sheet.png").is_file()

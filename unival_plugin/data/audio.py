@@ -1,7 +1,4 @@
-"""From a sound file, or the cell that names it, to a mono waveform of a fixed number of samples.
-
-Only the part that is wanted is read and resampled. Paths must stay inside the sound folder.
-"""
+"""From a sound file to a mono waveform of a fixed number of samples; only the part that is wanted is read."""
 
 from __future__ import annotations
 
@@ -18,7 +15,6 @@ from torch.nn import functional as F
 
 from ..errors import ConfigError, DataError
 from .audio_readers import DEFAULT_AUDIO_LIMITS, HIGHEST_RATE, LOWEST_RATE, AudioLimits, Sound, open_sound
-from .image import path_below
 
 SAMPLE_RATE = 48_000
 """Hz that the network's log-mel front end expects."""
@@ -122,24 +118,6 @@ def read_clip(
         start, count = _cut(_wanted_samples(sound, options), options.length, rng)
         wave = torch.from_numpy(_samples(sound, start, count, options))
     return fit_length(wave, options.length, options.fill)
-
-
-def read_cell_waveform(
-    cell: str | bytes,
-    where: str,
-    audio_dir: Path | None = None,
-    options: SoundOptions = DEFAULT_SOUND_OPTIONS,
-    rng: Optional[np.random.Generator] = None,
-    limits: AudioLimits = DEFAULT_AUDIO_LIMITS,
-) -> Tensor:
-    """Waveform of a cell that holds a path below ``audio_dir``: float32 ``(options.length,)``; see :func:`read_clip`.
-
-    Raises:
-        DataError: as :func:`read_waveform`; a path that leaves ``audio_dir``.
-        ConfigError: as :func:`read_waveform`; no ``audio_dir``.
-    """
-    name = cell if isinstance(cell, str) else cell.decode("utf-8", errors="replace")
-    return read_clip(path_below(name, where, audio_dir), where, options, rng, limits)
 
 
 def fit_length(wave: Tensor, length: int, fill: str = "repeatpad", rng: Optional[np.random.Generator] = None) -> Tensor:

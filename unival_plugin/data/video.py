@@ -1,4 +1,4 @@
-"""From a film file, or the cell that names it, to a normalised tensor of a few frames.
+"""From a film file to a normalised tensor of a few frames.
 
 UnIVAL, data/video_utils.py and data/mm_data/video_caption_dataset.py.
 """
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ..errors import ConfigError
-from .image import HALF_MEAN, HALF_STD, path_below
+from .image import HALF_MEAN, HALF_STD
 from .video_decord import read_with_decord
 from .video_readers import DEFAULT_VIDEO_LIMITS, Film, ShorterThanPromised, VideoLimits
 
@@ -26,7 +26,6 @@ __all__ = [
     "FrameSampling",
     "VideoLimits",
     "frame_indices",
-    "read_cell_frames",
     "read_frames",
 ]
 
@@ -152,25 +151,6 @@ def read_frames(
             if error.frames == 0:
                 raise film.damaged("not one frame can be decoded") from None
             return film.read(frame_indices(error.frames, sampling, film.index.fps, rng))
-
-
-def read_cell_frames(
-    cell: str | bytes,
-    where: str,
-    video_dir: Optional[Path],
-    sampling: FrameSampling,
-    rng: Optional[Draws] = None,
-    limits: VideoLimits = DEFAULT_VIDEO_LIMITS,
-    reader: str = "auto",
-) -> Tensor:
-    """Frames of the film that a cell names by its path below ``video_dir``; see :func:`read_frames`.
-
-    Raises:
-        DataError: as :func:`read_frames`; a path that leaves ``video_dir``.
-        ConfigError: as :func:`read_frames`; no ``video_dir``.
-    """
-    name = cell if isinstance(cell, str) else cell.decode("utf-8", errors="replace")
-    return read_frames(path_below(name, where, video_dir), sampling, where, rng, limits, reader)
 
 
 class FilmEvalTransform:
