@@ -21,6 +21,7 @@ export TEXT
 make_digits "$DATA" --tasks video_caption,video_vqa_gen,audio_caption
 
 # Films and sounds are few and short, so that several rounds through the files are needed; not every one is evaluated.
+# Whether a word fits a film is learned only while the film's features keep still (see quickstart_answers.sh).
 FILMS=(--image-dir "$DATA" --video-encoder-name timm_tiny --patch-frame-size 64)
 [[ -z $INIT_FROM ]] || FILMS+=(--video-model-path "$INIT_FROM")
 SOUNDS=(--image-dir "$DATA" --audio-encoder-name pann_tiny --max-audio-len 48000)
@@ -39,13 +40,17 @@ for task in ${TASKS:-video_caption video_vqa_gen audio_caption}; do
         video_vqa_gen)
             name=video_vqa METRIC=vqa_score EPOCHS=8
             films=$FOLDER/video_caption/checkpoint_best.pt
-            [[ -z $CAPTIONER || ! -e $films ]] || INIT_FROM=$films
-            FLAGS=("${FILMS[@]}" --selected-cols 0,5,2,3,4 --ans2label-file "$DATA/video_answers.json" --prompt-type prev_output)
+            kept=()
+            if [[ -n $CAPTIONER && ( -e $films || -n ${DRY_RUN:-} ) ]]; then
+                INIT_FROM=$films
+                kept=(--freeze-resnet-video --freeze-video-encoder --nograd)
+            fi
+            FLAGS=("${FILMS[@]}" "${kept[@]}" --selected-cols 0,5,2,3,4 --ans2label-file "$DATA/video_answers.json" --prompt-type prev_output)
             EVALUATION=(vqa/eval/video/eval_video_qa.sh VIDEO_DIR="$DATA" NUM_FRAMES=4 PATCH_FRAME_SIZE=64
                 ANSWERS="$DATA/video_answers.json" INFERENCE_TYPE=allcand EMA_EVAL=)
             ;;
         audio_caption)
-            name=audio METRIC=exact_match EPOCHS=48
+            name=audio METRIC=exact_match EPOCHS=32
             FLAGS=("${SOUNDS[@]}" "${CAPTIONS[@]}" --validate-interval 8)
             EVALUATION=(caption/eval/audio/eval_audio_caption.sh AUDIO_DIR="$DATA" SPLIT= EXTRA="--max-audio-len 48000")
             ;;

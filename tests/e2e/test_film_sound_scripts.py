@@ -89,7 +89,9 @@ def test_the_quickstart_teaches_films_and_sounds_from_the_captioner() -> None:
     trainings = {value(command, "--task"): command for command in commands if "--save-dir" in command}
     assert set(trainings) == {"video_caption", "video_vqa_gen", "audio_caption"}
     for task, command in trainings.items():
-        assert value(command, "--finetune-from-model") == "m.pt"
+        start = "video_caption/checkpoint_best.pt" if task == "video_vqa_gen" else "m.pt"
+        assert value(command, "--finetune-from-model").endswith(start)
+        assert ("--freeze-video-encoder" in command) == (task == "video_vqa_gen")
         assert ("--video-encoder-name" in command) == ("video" in task) != ("--audio-encoder-name" in command)
 
 
