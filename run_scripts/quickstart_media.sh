@@ -20,6 +20,12 @@ export TEXT
 
 make_digits "$DATA" --tasks video_caption,video_vqa_gen,audio_caption
 
+# evaluated_every EPOCHS: flags; without an evaluation after the last epoch there would be no best checkpoint
+evaluated_every() {
+    local epochs=${MAX_EPOCH:-$1}
+    echo --validate-interval $((epochs % 8 ? 1 : 8))
+}
+
 # Films and sounds are few and short, so that several rounds through the files are needed; not every one is evaluated.
 # Whether a word fits a film is learned only while the film's features keep still (see quickstart_answers.sh).
 FILMS=(--image-dir "$DATA" --video-encoder-name timm_tiny --patch-frame-size 64)
@@ -34,7 +40,7 @@ for task in ${TASKS:-video_caption video_vqa_gen audio_caption}; do
     case $task in
         video_caption)
             name=video METRIC=exact_match EPOCHS=24
-            FLAGS=("${FILMS[@]}" "${CAPTIONS[@]}" --validate-interval 8)
+            FLAGS=("${FILMS[@]}" "${CAPTIONS[@]}" $(evaluated_every $EPOCHS))
             EVALUATION=(caption/eval/video/eval_video_caption.sh VIDEO_DIR="$DATA" NUM_FRAMES=4 PATCH_FRAME_SIZE=64 SPLIT=)
             ;;
         video_vqa_gen)
@@ -51,7 +57,7 @@ for task in ${TASKS:-video_caption video_vqa_gen audio_caption}; do
             ;;
         audio_caption)
             name=audio METRIC=exact_match EPOCHS=32
-            FLAGS=("${SOUNDS[@]}" "${CAPTIONS[@]}" --validate-interval 8)
+            FLAGS=("${SOUNDS[@]}" "${CAPTIONS[@]}" $(evaluated_every $EPOCHS))
             EVALUATION=(caption/eval/audio/eval_audio_caption.sh AUDIO_DIR="$DATA" SPLIT= EXTRA="--max-audio-len 48000")
             ;;
         *)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
+import threading
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 from fairseq import checkpoint_utils, options
-from fairseq.data import data_utils
+from fairseq.data import data_utils, iterators
 from fairseq.file_io import PathManager
 from omegaconf import OmegaConf
 from torch.multiprocessing import ProcessRaisedException
@@ -248,3 +249,31 @@ def test_what_commands_assert_of_their_options_is_one_line(
         compat.messages.one_line_errors(lambda *args: seen.append(args), AssertionError, error, error.__traceback__)
     assert ("error: Must specify batch size" in capsys.readouterr().err) == printed
     assert bool(seen) != printed
+
+
+# ---- loading
+
+
+def test_threads_that_load_ahead_end_with_the_program():
+    iterator = iterators.BufferedIterator(2, range(1000))
+    assert next(iterator) == 0 and iterator._consumer.is_alive()
+    compat.commands.end_loading()
+    assert not iterator._consumer.is_alive()
+    compat.commands.end_loading()
+
+
+def test_a_batch_that_never_comes_does_not_keep_the_program(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(compat.commands, "LAST_BATCH_SECONDS", 0.1)
+    hold = threading.Event()
+
+    class Stuck(list):
+        def __iter__(self):
+            yield 0
+            hold.wait()
+
+    iterator = iterators.BufferedIterator(2, Stuck([0, 1]))
+    assert next(iterator) == 0
+    compat.commands.end_loading()
+    assert iterator._consumer.is_alive()
+    hold.set()
+    iterator._consumer.join()

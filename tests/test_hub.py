@@ -145,7 +145,7 @@ class TestTexts:
         predictor = from_pretrained(made["vqa_gen"], "cpu")
         with pytest.raises(ConfigError, match="needs a text"):
             predictor.stream(pictures)
-        with pytest.raises(ConfigError, match="2 texts for 1 pictures"):
+        with pytest.raises(ConfigError, match="2 texts for 1 files"):
             predictor.answer(pictures[:1], ["a", "b"])
         with pytest.raises(ConfigError, match=r"loaded for task vqa_gen.* for refcoco"):
             predictor.ground(pictures, "red")

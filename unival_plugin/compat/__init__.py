@@ -11,6 +11,7 @@ Subjects: :mod:`.commands` (command line, processes), :mod:`.files` (reading, re
 
 from __future__ import annotations
 
+import atexit
 import functools
 import os
 import sys
@@ -18,7 +19,7 @@ from collections.abc import Callable
 from typing import Any
 
 from fairseq import checkpoint_utils, options
-from fairseq.data import data_utils
+from fairseq.data import data_utils, iterators
 from fairseq.distributed import utils as distributed_utils
 from fairseq.file_io import PathManager
 from fairseq.models.ema import ema
@@ -40,6 +41,8 @@ def apply() -> None:
     _replace(options, "parse_args_and_arch", commands.note_command_line)
     _replace(data_utils, "raise_if_valid_subsets_unintentionally_ignored", commands.accept_file_lists)
     _replace(distributed_utils, "call_main", commands.join_launcher)
+    _replace(iterators.BufferedIterator, "_create_consumer", commands.load_until_exit)
+    atexit.register(commands.end_loading)
     _replace(checkpoint_utils, "load_checkpoint", files.check_and_resume)
     _replace(checkpoint_utils, "load_checkpoint_to_cpu", files.read_safely)
     _replace(checkpoint_utils, "load_model_ensemble_and_task", files.evaluate_files)

@@ -6,7 +6,10 @@ import argparse
 import contextlib
 import logging
 import os
+import queue
 import sys
+import time
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -17,6 +20,10 @@ from ..errors import ConfigError
 
 LAUNCHER_VARIABLES = ("MASTER_ADDR", "MASTER_PORT", "WORLD_SIZE", "RANK")
 HELP_FLAGS = frozenset({"-h", "--help"})
+LAST_BATCH_SECONDS = 10.0
+"""How long a command that has ended waits for a batch that is being loaded."""
+
+_loading: weakref.WeakSet[Any] = weakref.WeakSet()
 
 command_line: dict[str, Any] = {}
 """The options of the running fairseq command, as parsed last; empty when the package is used as a library.
@@ -122,3 +129,26 @@ def join_launcher(original: Callable[..., Any], cfg: Any, main: Callable[..., An
 
 def _trains(main: Callable[..., Any]) -> bool:
     return main.__module__ in ("fairseq_cli.train", "fairseq_cli.hydra_train")
+
+
+def load_until_exit(original: Callable[..., None], iterator: Any) -> None:
+    """Remembers the threads that load batches, for :func:`end_loading`."""
+    original(iterator)
+    _loading.add(iterator)
+
+
+def end_loading() -> None:
+    """Ends the threads in which fairseq loads batches ahead; called when the interpreter ends.
+
+    fairseq leaves them to themselves. A thread that is inside torch then, which happens where ``--max-update`` ends an
+    epoch early, aborts the program ("terminate called without an active exception", exit status 134) although all work
+    is done.
+    """
+    deadline = time.monotonic() + LAST_BATCH_SECONDS
+    for iterator in list(_loading):
+        consumer = iterator._consumer
+        consumer._max_len = 0  # the batch that is being loaded is its last
+        while consumer.is_alive() and time.monotonic() < deadline:
+            with contextlib.suppress(queue.Empty):
+                iterator._queue.get_nowait()  # it may be waiting for a free place
+            consumer.join(0.01)
