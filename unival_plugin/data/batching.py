@@ -48,7 +48,7 @@ def row_order(total: int, seed: int, epoch: int, shuffle: bool) -> np.ndarray:
     """All row numbers of one epoch in reading order: int64, shape ``(total,)``."""
     if not shuffle:
         return np.arange(total, dtype=np.int64)
-    return _generator(_ORDER_STREAM, seed, epoch).permutation(total).astype(np.int64, copy=False)
+    return seeded_generator(_ORDER_STREAM, seed, epoch).permutation(total).astype(np.int64, copy=False)
 
 
 def epoch_batches(
@@ -66,7 +66,7 @@ def epoch_batches(
 
 def row_generator(seed: int, epoch: int, row: int) -> np.random.Generator:
     """Source of randomness for the augmentation of one row: the same for any worker, batch size or number of ranks."""
-    return _generator(_ROW_STREAM, seed, epoch, row)
+    return seeded_generator(_ROW_STREAM, seed, epoch, row)
 
 
 def collate_tokens(rows: list[Tensor], pad: int) -> Tensor:
@@ -91,6 +91,7 @@ def collate_tokens(rows: list[Tensor], pad: int) -> Tensor:
     return out
 
 
-def _generator(*entropy: int) -> np.random.Generator:
+def seeded_generator(*entropy: int) -> np.random.Generator:
+    """A random generator that is a function of the numbers; the first tells streams apart."""
     # A seed sequence takes no negative numbers; users may well pass --seed -1.
     return np.random.default_rng([number % 2**64 for number in entropy])

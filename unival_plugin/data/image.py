@@ -33,8 +33,8 @@ _FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "
 _URLSAFE_TO_STANDARD = bytes.maketrans(b"-_", b"+/")
 
 # Training pictures get a random shorter side up to the first number and no side longer than the second (UnIVAL).
-_LARGEST_SHORTER_SIDE = 480
-_LARGEST_SIDE = 672
+LARGEST_SHORTER_SIDE = 480
+LARGEST_SIDE = 672
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def decode_image(data: bytes, where: str, limits: ImageLimits = DEFAULT_LIMITS) 
         )
     try:
         image.load()
-        return _to_rgb(image)
+        return to_rgb(image)
     except Exception as error:  # Pillow's decoders raise nearly every type on damaged bytes.
         raise DataError(
             f"{where}: the picture is damaged ({_one_line(error)}): write it anew or remove the row"
@@ -122,7 +122,7 @@ class EvalTransform:
         self.std = tuple(std)
 
     def __call__(self, image: Image.Image) -> Tensor:
-        return _normalise(resize_planes(_to_rgb(image), self.size, self.size), self.mean, self.std)
+        return normalise(resize_planes(to_rgb(image), self.size, self.size), self.mean, self.std)
 
 
 class TrainTransform:
@@ -136,11 +136,11 @@ class TrainTransform:
 
     def __call__(self, image: Image.Image, rng: np.random.Generator) -> Tensor:
         # Sizes above the usual largest one leave no choice: the shorter side is then the size itself.
-        shorter = int(rng.integers(self.size, max(_LARGEST_SHORTER_SIDE, self.size) + 1))
-        width, height = resized_shape(image.width, image.height, shorter, max(_LARGEST_SIDE, self.size))
-        pixels = _centre_crop(resize_planes(_to_rgb(image), width, height), self.size).transpose(1, 2, 0)
+        shorter = int(rng.integers(self.size, max(LARGEST_SHORTER_SIDE, self.size) + 1))
+        width, height = resized_shape(image.width, image.height, shorter, max(LARGEST_SIDE, self.size))
+        pixels = _centre_crop(resize_planes(to_rgb(image), width, height), self.size).transpose(1, 2, 0)
         augmented = self.augment(np.ascontiguousarray(pixels), rng)
-        return _normalise(augmented.transpose(2, 0, 1), self.mean, self.std)
+        return normalise(augmented.transpose(2, 0, 1), self.mean, self.std)
 
 
 def eval_transform(size: int, mean: Sequence[float] = HALF_MEAN, std: Sequence[float] = HALF_STD) -> EvalTransform:
@@ -193,7 +193,8 @@ def _open_header(data: bytes, where: str) -> Image.Image:
         ) from error
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def to_rgb(image: Image.Image) -> Image.Image:
+    """RGB, without transparency; of 16-bit grey the upper 8 bits."""
     if image.mode == "RGB":
         return image
     if image.mode.startswith("I"):
@@ -243,7 +244,7 @@ def _centre_crop(planes: np.ndarray, size: int) -> np.ndarray:
     return planes[:, top : top + size, left : left + size]
 
 
-def _normalise(planes: np.ndarray, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+def normalise(planes: np.ndarray, mean: Sequence[float], std: Sequence[float]) -> Tensor:
     """Pixels uint8 ``(3, height, width)`` -> float32 of the same shape, bit-equal to ToTensor and Normalize.
 
     One colour at a time: a plane stays in the cache through all three steps.
