@@ -14,7 +14,7 @@ from made_sounds import tone, written
 from unival_plugin.data.audio import SoundOptions, read_clip
 from unival_plugin.data.image import eval_transform
 from unival_plugin.data.media import Films, Pictures, Sounds
-from unival_plugin.data.video import FilmEvalTransform, FrameSampling, read_frames
+from unival_plugin.data.video import FilmEvalTransform, FilmTrainTransform, FrameSampling, read_frames
 from unival_plugin.errors import ConfigError, DataError
 
 FOUR = FrameSampling(4, "middle", 4)
@@ -80,3 +80,17 @@ def test_a_folder_is_needed(make: Any) -> None:
 def test_what_is_none_of_the_medium_is_refused(make: Any, media: Any, message: str) -> None:
     with pytest.raises(DataError, match=f"^{HERE}: .*{message}"):
         make(None).sample(media, HERE, np.random.default_rng)
+
+
+def test_frames_and_augmentation_are_drawn_from_one_generator(folder: Path) -> None:
+    made = []
+
+    def rng() -> np.random.Generator:
+        made.append(np.random.default_rng(5))
+        return made[-1]
+
+    medium = Films(FilmTrainTransform(32), FrameSampling(4, "rand", 4), folder, picture_size=16, draws=True)
+    medium.sample("a.mp4", HERE, rng)
+    assert len(made) == 1
+    films(folder).sample("a.mp4", HERE, rng)
+    assert len(made) == 1  # nothing is drawn in evaluation

@@ -5,6 +5,7 @@ Legend: s picture side, p frame side in pixels, T frames, N samples of a sound.
 
 from __future__ import annotations
 
+import functools
 import io
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -67,6 +68,7 @@ class Medium(ABC):
         Raises:
             DataError: as :meth:`open`.
         """
+        rng = functools.cache(rng)  # two generators of a row would draw frames and augmentation from the same numbers
         opened = self.open(media, where, rng)
         kind = {"patch_mask": torch.tensor([True]), "patch_type": torch.tensor([self.kind])}
         return {**self.tensors(opened, rng), **kind}
