@@ -19,6 +19,12 @@ writes films/train_1/000000.mp4 ..., video_*.tsv, and video_vqa_*.tsv with video
     python dataset_tools/digits.py --output data/sounds --tasks audio_caption
 
 writes sounds/train_1/000000.flac ... and audio_*.tsv. Films need the package av, sounds soundfile.
+
+    python dataset_tools/digits.py --output data/pretrain \\
+        --tasks pretrain_caption,pretrain_image_text,pretrain_qa,pretrain_ground,pretrain_video,pretrain_audio
+
+writes pretrain_caption_*.tsv and so on: the same texts, answers and boxes as rows for multitask pretraining;
+negative_samples.py makes the wrong captions and answers that it needs from them.
 """
 
 from __future__ import annotations
@@ -157,10 +163,12 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description="Build the quickstart data: pictures of handwritten digits with captions, questions and answers, "
         "referring expressions with boxes, and statements that they entail, contradict or leave open; films of digits "
-        "with captions, questions and answers; sounds with captions.",
+        "with captions, questions and answers; sounds with captions; all three also as rows for multitask "
+        "pretraining (the tasks pretrain_...).",
         epilog="examples: python dataset_tools/digits.py --output data/digits --epoch-files 4 "
         "--tasks caption,vqa_gen,refcoco,snli_ve; python dataset_tools/digits.py --output data/films --epoch-files 8 "
-        "--tasks video_caption,video_vqa_gen",
+        "--tasks video_caption,video_vqa_gen; python dataset_tools/digits.py --output data/pretrain --tasks "
+        + ",".join(task for task in ROW_KINDS if task.startswith("pretrain_")),
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument("--output", type=Path, required=True, help="folder to make")
@@ -168,7 +176,7 @@ def _parser() -> argparse.ArgumentParser:
         "--tasks",
         default=",".join(plan.tasks),
         help="comma-separated, files of rows for each, all from the same pictures, films and sounds; known: "
-        + ",".join(ROW_KINDS),
+        + ", ".join(ROW_KINDS),
     )
     parser.add_argument(
         "--train-rows",

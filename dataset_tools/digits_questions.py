@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from digits_language import INVERSE, PLACES, Setting, absent, count_share, name, pick, pointers, relations, row_random
 from digits_language import unique as uniquely_named
-from digits_scenes import NAMES, Scene, article, encoded_picture
+from digits_scenes import NAMES, Scene, article, encoded_picture, joined_names
 
 TASK_NUMBER = 1
 ANSWERS = ("yes", "no", *NAMES)
@@ -42,9 +42,8 @@ def question_row(scene: Scene, setting: Setting) -> list[str]:
     """Columns question id, image id, question, answers, objects, picture: ``--selected-cols 0,5,2,3,4``."""
     rng = row_random(setting, scene, TASK_NUMBER)
     question = draw_question(rng, scene, setting.most)
-    objects = "&&".join(NAMES[digit.label] for digit in scene.digits)
     answers = draw_answers(rng, question, scene.split)
-    return [str(scene.number), scene.name, question.text, answers, objects, encoded_picture(scene)]
+    return [str(scene.number), scene.name, question.text, answers, joined_names(scene), encoded_picture(scene)]
 
 
 def draw_question(rng: np.random.Generator, scene: Scene, most: int) -> Question:

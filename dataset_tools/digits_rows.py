@@ -10,10 +10,11 @@ from typing import Any
 import digits_entailment as entailment
 import digits_film_questions as film_questions
 import digits_grounding as grounding
+import digits_pretraining as pretraining
 import digits_questions as questions
 from digits_films import film_caption_row
 from digits_language import ADJECTIVES, INVERSE, PLACES, Setting, words_of
-from digits_scenes import LAYOUTS, NAMES, Scene, encoded_picture
+from digits_scenes import LAYOUTS, Scene, encoded_picture, joined_names
 from digits_sounds import sound_caption_row
 
 RowsWriter = Callable[[Any, Setting], list[list[str]]]
@@ -31,7 +32,8 @@ class RowKind:
         selected_cols: what ``--selected-cols`` of the task must be.
         templates: what its texts are made from; the vocabulary has every word of them as one piece. Films and sounds
             have none here: their captions use words that ``digits_vocabulary`` names, and the few other words of
-            questions about films are several pieces. So the vocabulary is the one that earlier builds had.
+            questions about films are several pieces. So the vocabulary is the one that earlier builds had. The rows for
+            pretraining have the texts of other tasks.
         extra_files: further files of the task by name.
         medium: what the rows are about, a key of ``MEDIA``.
     """
@@ -47,12 +49,17 @@ class RowKind:
 
 def caption_row(scene: Scene, setting: Setting) -> list[str]:
     """Columns id, image id, caption, objects, image: read with ``--selected-cols 0,4,2``."""
-    objects = "&&".join(NAMES[digit.label] for digit in scene.digits)
-    return [str(scene.number), scene.name, scene.caption, objects, encoded_picture(scene)]
+    return [str(scene.number), scene.name, scene.caption, joined_names(scene), encoded_picture(scene)]
 
 
 def _answer_file(answers: Sequence[str]) -> str:
     return json.dumps({answer: i for i, answer in enumerate(answers)}, indent=1) + "\n"
+
+
+def _pretraining_kind(name: str, write: RowsWriter, medium: str = "picture") -> RowKind:
+    second = "image (base64)" if medium == "picture" else f"path of the {medium}"
+    columns, selected_cols = pretraining.columns(second), pretraining.SELECTED_COLS
+    return RowKind(write, f"pretrain_{name}_", columns, selected_cols, medium=medium)
 
 
 # To add a task: one writer, one entry here.
@@ -111,6 +118,12 @@ ROW_KINDS: dict[str, RowKind] = {
         "0,4,2",
         medium="sound",
     ),
+    "pretrain_caption": _pretraining_kind("caption", pretraining.caption_rows),
+    "pretrain_image_text": _pretraining_kind("image_text", pretraining.image_text_rows),
+    "pretrain_qa": _pretraining_kind("qa", pretraining.question_rows),
+    "pretrain_ground": _pretraining_kind("ground", pretraining.grounding_rows),
+    "pretrain_video": _pretraining_kind("video", pretraining.film_rows, "film"),
+    "pretrain_audio": _pretraining_kind("audio", pretraining.sound_rows, "sound"),
 }
 
 

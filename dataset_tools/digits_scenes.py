@@ -247,6 +247,11 @@ def encoded_picture(scene: Scene) -> str:
     return base64.b64encode(scene.picture).decode("ascii")
 
 
+def joined_names(scene: Scene) -> str:
+    """The objects of the picture as a cell of a row: ``three&&seven``, in the order of the caption."""
+    return "&&".join(NAMES[digit.label] for digit in scene.digits)
+
+
 # -------------------------------------------------------------------------------- scenes
 
 

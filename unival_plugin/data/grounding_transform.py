@@ -37,12 +37,20 @@ class GroundingTrainTransform:
             side is the size itself.
         mean: of the three colours in [0, 1].
         std: of the three colours in [0, 1].
+        resizes: draw the size of the picture; otherwise its shorter side is always ``size``.
     """
 
-    def __init__(self, size: int, mean: Sequence[float] = HALF_MEAN, std: Sequence[float] = HALF_STD) -> None:
+    def __init__(
+        self,
+        size: int,
+        mean: Sequence[float] = HALF_MEAN,
+        std: Sequence[float] = HALF_STD,
+        resizes: bool = True,
+    ) -> None:
         self.size = size
         self.mean = tuple(mean)
         self.std = tuple(std)
+        self.largest = max(LARGEST_SHORTER_SIDE, size) if resizes else size
 
     def __call__(
         self, image: Image.Image, box: Tensor, rng: np.random.Generator, where: str = "box"
@@ -72,7 +80,7 @@ class GroundingTrainTransform:
 
     def _shape(self, image: Image.Image, rng: np.random.Generator) -> tuple[int, int]:
         """Width and height of the whole picture after resizing; neither is below the size."""
-        shorter = int(rng.integers(self.size, max(LARGEST_SHORTER_SIDE, self.size) + 1))
+        shorter = int(rng.integers(self.size, self.largest + 1))
         return resized_shape(image.width, image.height, shorter, max(LARGEST_SIDE, self.size))
 
     def _start(self, low: float, high: float, side: int) -> int:

@@ -125,21 +125,35 @@ class EvalTransform:
         return normalise(resize_planes(to_rgb(image), self.size, self.size), self.mean, self.std)
 
 
+class CentreTransform(EvalTransform):
+    """RGB, centre crop to a square, [0, 1], normalise; what a small picture lacks is black."""
+
+    def __call__(self, image: Image.Image) -> Tensor:
+        from torchvision.transforms.functional import center_crop
+
+        pixels = np.asarray(center_crop(to_rgb(image), [self.size, self.size]))
+        return normalise(pixels.transpose(2, 0, 1), self.mean, self.std)
+
+
 class TrainTransform:
     """Random size, centre crop, two random operations, normalise; see :func:`train_transform`."""
 
-    def __init__(self, size: int, mean: Sequence[float], std: Sequence[float]) -> None:
+    def __init__(
+        self, size: int, mean: Sequence[float], std: Sequence[float], same_operations: Sequence[int] | None = None
+    ) -> None:
         self.size = size
         self.mean = tuple(mean)
         self.std = tuple(std)
         self.augment = RandomAugment()
+        self.same_operations = same_operations
 
     def __call__(self, image: Image.Image, rng: np.random.Generator) -> Tensor:
         # Sizes above the usual largest one leave no choice: the shorter side is then the size itself.
         shorter = int(rng.integers(self.size, max(LARGEST_SHORTER_SIDE, self.size) + 1))
         width, height = resized_shape(image.width, image.height, shorter, max(LARGEST_SIDE, self.size))
         pixels = _centre_crop(resize_planes(to_rgb(image), width, height), self.size).transpose(1, 2, 0)
-        augmented = self.augment(np.ascontiguousarray(pixels), rng)
+        draws = rng if self.same_operations is None else np.random.default_rng(list(self.same_operations))
+        augmented = self.augment(np.ascontiguousarray(pixels), draws)
         return normalise(augmented.transpose(2, 0, 1), self.mean, self.std)
 
 
@@ -152,14 +166,20 @@ def eval_transform(size: int, mean: Sequence[float] = HALF_MEAN, std: Sequence[f
     return EvalTransform(size, mean, std)
 
 
-def train_transform(size: int, mean: Sequence[float] = HALF_MEAN, std: Sequence[float] = HALF_STD) -> TrainTransform:
+def train_transform(
+    size: int,
+    mean: Sequence[float] = HALF_MEAN,
+    std: Sequence[float] = HALF_STD,
+    same_operations: Sequence[int] | None = None,
+) -> TrainTransform:
     """Augmentation for training: (PIL picture, generator) -> float32 ``(3, size, size)``.
 
     Shorter side uniformly from size..480 with no side above 672, centre crop, RandomAugment(2, 7), normalise.
-    All randomness comes from the generator.
+    All randomness comes from the generator; with ``same_operations``, numbers from 0 on, the operations are drawn from
+    these instead, for every picture alike.
     UnIVAL, utils/transforms.py and utils/vision_helper.py.
     """
-    return TrainTransform(size, mean, std)
+    return TrainTransform(size, mean, std, same_operations)
 
 
 def resized_shape(width: int, height: int, shorter: int, longest: int) -> tuple[int, int]:

@@ -197,6 +197,11 @@ class PretrainingEncoder(SampleEncoder):
         super().__init__(text, media["picture"])
         self.media, self.region, self.codec = media, region, codec
 
+    def warm_up(self) -> None:
+        """As the base, for all media."""
+        for medium in self.media.values():
+            medium.warm_up()
+
     def __call__(self, example: Example, rng: Randomness) -> Sample:
         """As the base, for one example."""
         assert isinstance(example, PretrainingExample)

@@ -79,6 +79,10 @@ class SampleEncoder:
         media = self.medium.sample(example.media, example.where, rng)
         return {"id": example.id, **self.texts(example), **media, **example.extras}
 
+    def warm_up(self) -> None:
+        """Imports and compiles what reading needs; called before worker processes are forked."""
+        self.medium.warm_up()
+
     def texts(self, example: Example) -> Sample:
         """``source``, ``target`` and ``prev_output_tokens``."""
         dictionary = self.text.dictionary
@@ -100,9 +104,9 @@ def collate(samples: Sequence[Sample], pad: int) -> Batch:
         ``id`` numpy str (B,), ``nsentences`` int, ``ntokens`` int (target tokens without padding), ``target`` int64
         (B, L), and ``net_input`` with ``src_tokens`` int64 (B, S), ``src_lengths`` int64 (B,), ``prev_output_tokens``
         int64 (B, L), ``patch_images`` float32 (B, 3, s, s), ``patch_masks`` bool (B,), ``patch_types`` int64 (B,): 0
-        picture, 1 film, 2 sound; films have ``patch_videos`` float32 (B, 3, T, p, p), sounds ``patch_audios`` float32
-        (B, N). Texts are padded on the right. Unlike the original's, batches of sounds have no ``patch_videos`` of
-        zeros, which the network would ignore.
+        picture, 1 film, 2 sound; films have ``patch_videos`` float32 (F, 3, T, p, p), sounds ``patch_audios`` float32
+        (A, N), with rows for the F films and A sounds of the batch only, in their order. Texts are padded on the right.
+        Unlike the original's, no batch has frames or waveforms of zeros, which the network would ignore.
     """
     source = collate_tokens([sample["source"] for sample in samples], pad)
     target = collate_tokens([sample["target"] for sample in samples], pad)
@@ -115,9 +119,9 @@ def collate(samples: Sequence[Sample], pad: int) -> Batch:
             "src_lengths": source.ne(pad).sum(dim=1),
             "prev_output_tokens": collate_tokens([sample["prev_output_tokens"] for sample in samples], pad),
             **{
-                many: torch.stack([sample[one] for sample in samples])
+                many: torch.stack([sample[one] for sample in samples if one in sample])
                 for one, many in MEDIA.items()
-                if one in samples[0]
+                if any(one in sample for sample in samples)
             },
             "patch_masks": torch.cat([sample["patch_mask"] for sample in samples]),
             "patch_types": torch.cat([sample["patch_type"] for sample in samples]),

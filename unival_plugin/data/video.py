@@ -176,23 +176,32 @@ class FilmTrainTransform:
     Two random operations of magnitude 9, a random part of 50-100 % of the area resized to a square, mirrored half of
     the time; all frames of a film alike. torchvision draws from torch's own generator: it is seeded with a number from
     ``rng`` and put back afterwards, so that all randomness comes from ``rng``.
+
+    Args:
+        size: side of the frames that come out.
+        mean, std: of the three colours in [0, 1].
+        operations_last: the two operations come after the part was taken, as in the original's pretraining.
     """
 
-    def __init__(self, size: int, mean: Sequence[float] = HALF_MEAN, std: Sequence[float] = HALF_STD) -> None:
+    def __init__(
+        self,
+        size: int,
+        mean: Sequence[float] = HALF_MEAN,
+        std: Sequence[float] = HALF_STD,
+        operations_last: bool = False,
+    ) -> None:
         from torchvision import transforms
 
         self.size = size
         self.mean = tuple(mean)
         self.std = tuple(std)
-        self.augment = transforms.Compose(
-            [
-                transforms.RandAugment(num_ops=2, magnitude=9),
-                transforms.RandomResizedCrop(
-                    size, scale=(0.5, 1.0), interpolation=transforms.InterpolationMode.BICUBIC
-                ),
-                transforms.RandomHorizontalFlip(0.5),
-            ]
-        )
+        operations = [transforms.RandAugment(num_ops=2, magnitude=9)]
+        bicubic = transforms.InterpolationMode.BICUBIC
+        part = [
+            transforms.RandomResizedCrop(size, scale=(0.5, 1.0), interpolation=bicubic),
+            transforms.RandomHorizontalFlip(0.5),
+        ]
+        self.augment = transforms.Compose([*part, *operations] if operations_last else [*operations, *part])
 
     def __call__(self, frames: Tensor, rng: np.random.Generator) -> Tensor:
         seed = int(rng.integers(2**63))

@@ -2,6 +2,6 @@
 
 from . import criterions
 from .model import registration
-from .tasks import caption, films_sounds, refcoco, snli_ve, vqa_gen
+from .tasks import caption, films_sounds, refcoco, snli_ve, unify, vqa_gen
 
-__all__ = ["caption", "criterions", "films_sounds", "refcoco", "registration", "snli_ve", "vqa_gen"]
+__all__ = ["caption", "criterions", "films_sounds", "refcoco", "registration", "snli_ve", "unify", "vqa_gen"]

@@ -92,7 +92,7 @@ class AdjustLabelSmoothedEncouragingLossCriterionConfig(AdjustLabelSmoothedCross
 class AdjustLabelSmoothedCrossEntropyCriterion(FairseqCriterion):
     """Label-smoothed cross entropy with constraints, answer confidences, R-Drop and dropping of the worst tokens.
 
-    ``forward`` takes one batch or a list or tuple of two (pretraining: pictures; films and sounds).
+    ``forward`` takes one batch or a list or tuple of one or two (pretraining: pictures; films and sounds).
     """
 
     def __init__(self, cfg: AdjustLabelSmoothedCrossEntropyCriterionConfig, task: Any) -> None:
@@ -124,11 +124,12 @@ class AdjustLabelSmoothedCrossEntropyCriterion(FairseqCriterion):
         """Returns (loss, sample size, logging output).
 
         The loss is a sum over tokens; the sample size counts the tokens left after dropping (sentences with
-        ``--sentence-avg``). Two batches: mean loss of each, added; sample size 1. ``reduce`` belongs to fairseq's
-        interface and changes nothing.
+        ``--sentence-avg``). A list of batches: mean loss of each, added; sample size 1, so that steps of two batches
+        and steps whose second one has no rows weigh the same. ``reduce`` belongs to fairseq's interface and changes
+        nothing.
         """
         if isinstance(sample, (list, tuple)):
-            return self._forward_pair(model, sample, update_num)
+            return self._forward_list(model, sample, update_num)
         if self.options.use_rdrop:
             sample = double_batch(sample)
         net_output = model(**sample["net_input"])
@@ -159,28 +160,27 @@ class AdjustLabelSmoothedCrossEntropyCriterion(FairseqCriterion):
             update_num=update_num,
         )
 
-    def _forward_pair(
+    def _forward_list(
         self, model: nn.Module, samples: Sequence[Any], update_num: int
     ) -> tuple[Tensor, int, dict[str, Any]]:
-        if len(samples) != 2:
+        if len(samples) not in (1, 2):
             raise ConfigError(f"criterion: a sample of {len(samples)} batches; one batch or two are possible")
-        first, second = samples
+        first, *others = samples
         if self.sample_patch_num > 0:
             first = {**first, "net_input": {**first["net_input"], "sample_patch_num": self.sample_patch_num}}
-        loss1, size1, log1 = self.forward(model, first, update_num)
-        loss2, size2, log2 = self.forward(model, second, update_num)
+        losses, sizes, logs = zip(*(self.forward(model, part, update_num) for part in (first, *others)), strict=True)
         # A batch without target tokens has loss 0; dividing it by 1 keeps it 0.
-        scale1, scale2 = max(size1, 1), max(size2, 1)
-        loss = loss1 / scale1 + loss2 / scale2
-        log = {key: log1[key] + log2[key] for key in log1}
+        scales = [max(size, 1) for size in sizes]
+        loss = sum(part / scale for part, scale in zip(losses, scales, strict=True))
+        log = {key: sum(part[key] for part in logs) for key in logs[0]}
         log |= {
             "loss": loss.detach(),
-            "loss_v1": log1["loss"],
-            "loss_v2": log2["loss"],
-            "nll_loss": log1["nll_loss"] / scale1 + log2["nll_loss"] / scale2,
+            "loss_v1": logs[0]["loss"],
+            "loss_v2": logs[1]["loss"] if others else torch.zeros_like(logs[0]["loss"]),
+            "nll_loss": sum(part["nll_loss"] / scale for part, scale in zip(logs, scales, strict=True)),
             "sample_size": 1,
-            "sample_size_v1": size1,
-            "sample_size_v2": size2,
+            "sample_size_v1": sizes[0],
+            "sample_size_v2": sizes[1] if others else 0,
         }
         return loss, 1, log
 

@@ -58,7 +58,7 @@ class AdjustLabelSmoothedCrossEntropySCSTCriterion(AdjustLabelSmoothedCrossEntro
     ) -> tuple[Tensor, int, dict[str, Any]]:
         """As the base; also logs ``reward``, the mean reward of a batch."""
         if isinstance(sample, (list, tuple)):
-            return self._forward_pair(model, sample, update_num)
+            return self._forward_list(model, sample, update_num)
         rewards = self._rewards(model, sample)
         loss, size, log = super().forward(model, {**sample, "rewards": rewards}, update_num)
         return loss, size, {**log, "reward": float(rewards.mean())}
@@ -71,11 +71,11 @@ class AdjustLabelSmoothedCrossEntropySCSTCriterion(AdjustLabelSmoothedCrossEntro
         _, rewards = self.boxes(search(model, self.generator, sample), sample)
         return rewards.to(target.device)
 
-    def _forward_pair(
+    def _forward_list(
         self, model: nn.Module, samples: Sequence[Any], update_num: int
     ) -> tuple[Tensor, int, dict[str, Any]]:
-        loss, size, log = super()._forward_pair(model, samples, update_num)
-        return loss, size, {**log, "reward": log["reward"] / 2}
+        loss, size, log = super()._forward_list(model, samples, update_num)
+        return loss, size, {**log, "reward": log["reward"] / len(samples)}
 
     def batch_loss(self, logits: Tensor, sample: Mapping[str, Any], update_num: int) -> BatchLoss:
         """As the base, by the flags; ``nll`` is weighted by rewards."""

@@ -80,12 +80,7 @@ class UnIVALTask(FairseqTask):
         """What a row shows or plays."""
         cfg = self.cfg
         make = train_transform if training and cfg.use_dataaug else eval_transform
-        return Pictures(
-            make(cfg.patch_image_size, *normalisation(cfg)),
-            Path(cfg.image_dir) if cfg.image_dir else None,
-            cfg.read_from_img_path,
-            ImageLimits(max_pixels=cfg.max_image_pixels),
-        )
+        return Pictures(make(cfg.patch_image_size, *normalisation(cfg)), **picture_options(cfg))
 
     def load_dataset(self, split: str, combine: bool = False, task_cfg: Any = None, **kwargs: Any) -> None:
         """Opens the file of ``split`` and epoch ``kwargs["epoch"]``.
@@ -148,10 +143,11 @@ class UnIVALTask(FairseqTask):
         batches = dataset.batches(num_shards, shard_id, max_sentences, seed, epoch, shuffle)
         if training:
             note_train_batches(len(batches))
+            self.expect_training(max_sentences, num_shards)
         else:
             self.expect_results(dataset, batches, shard_id, num_shards)
         if num_workers > 0:
-            dataset.encoder.medium.warm_up()
+            dataset.encoder.warm_up()
         return iterators.EpochBatchIterator(
             dataset=dataset,
             collate_fn=dataset.collater,
@@ -164,6 +160,9 @@ class UnIVALTask(FairseqTask):
             persistent_workers=False,
         )
 
+    def expect_training(self, batch_size: int, shards: int) -> None:
+        """Hook: an epoch of training follows, with so many rows in a batch of each process."""
+
     def expect_results(self, dataset: RowDataset, batches: list[list[int]], shard: int, shards: int) -> None:
         """Hook: an evaluation of these batches may follow."""
 
@@ -171,7 +170,7 @@ class UnIVALTask(FairseqTask):
 
     def _precision(self, sample: Any) -> torch.autocast:
         name = str(self.cfg.autocast)
-        device = sample["net_input"]["src_tokens"].device.type
+        device = parts_of(sample)[0]["net_input"]["src_tokens"].device.type
         if name == "fp16" and device == "cpu":
             raise ConfigError("--autocast fp16 needs a GPU: use --autocast bf16 on the CPU")
         return torch.autocast(device, dtype=AUTOCAST_DTYPES.get(name, torch.bfloat16), enabled=name != "none")
@@ -186,14 +185,14 @@ class UnIVALTask(FairseqTask):
         ignore_grad: bool = False,
         **_: Any,
     ) -> tuple[torch.Tensor, Any, dict[str, Any]]:
-        """Forward and backward pass; a dummy batch counts nothing."""
+        """Forward and backward pass of a batch, or a list of two (pretraining); dummy batches count nothing."""
         model.train()
         model.set_num_updates(update_num)
         with torch.autograd.profiler.record_function("forward"), self._precision(sample):
             loss, sample_size, log = criterion(model, sample, update_num=update_num)
-        if ignore_grad or sample["is_dummy"]:
+        if ignore_grad or all(part["is_dummy"] for part in parts_of(sample)):
             loss, sample_size, log = loss * 0, sample_size * 0, nothing_of(log)
-        log["bad_rows"] = sample.get("bad_rows", 0)
+        log["bad_rows"] = sum(part.get("bad_rows", 0) for part in parts_of(sample))
         with torch.autograd.profiler.record_function("backward"):
             optimizer.backward(loss)
         return loss, sample_size, log
@@ -277,9 +276,23 @@ class UnIVALTask(FairseqTask):
         return self.cfg.max_source_positions, self.cfg.max_target_positions
 
 
+def picture_options(cfg: Any) -> dict[str, Any]:
+    """Where and within which limits pictures are read, for :class:`Pictures`."""
+    return {
+        "folder": Path(cfg.image_dir) if cfg.image_dir else None,
+        "from_path": cfg.read_from_img_path,
+        "limits": ImageLimits(max_pixels=cfg.max_image_pixels),
+    }
+
+
 def normalisation(cfg: Any) -> tuple[Sequence[float], Sequence[float]]:
     """Mean and deviation of pixels, of every colour."""
     return (IMAGENET_MEAN, IMAGENET_STD) if cfg.imagenet_default_mean_and_std else (HALF_MEAN, HALF_STD)
+
+
+def parts_of(sample: Any) -> Sequence[Any]:
+    """The batches of a step: one, or in pretraining two."""
+    return sample if isinstance(sample, (list, tuple)) else [sample]
 
 
 def nothing_of(log: dict[str, Any]) -> dict[str, Any]:

@@ -18,33 +18,24 @@ from .caption import CaptionConfig, CaptionTask
 from .vqa_gen import VqaGenConfig, VqaGenTask
 
 
-class FilmTask(UnIVALTask):
-    """What tasks for films have in common."""
-
-    def medium(self, training: bool = False) -> Films:
-        """Films, augmented when ``training`` and ``--use-dataaug``."""
-        cfg = self.cfg
-        make = FilmTrainTransform if training and cfg.use_dataaug else FilmEvalTransform
-        return Films(
-            make(cfg.patch_frame_size, *normalisation(cfg)),
-            FrameSampling(cfg.num_frames, str(cfg.sample_type), cfg.num_frames),
-            **_common(cfg, training),
-            limits=VideoLimits(max_seconds=cfg.max_media_seconds),
-        )
+def films(cfg: Any, training: bool, transform: FilmEvalTransform | FilmTrainTransform) -> Films:
+    """Films as the flags say; random frames when ``training``."""
+    return Films(
+        transform,
+        FrameSampling(cfg.num_frames, str(cfg.sample_type), cfg.num_frames),
+        **_common(cfg, training),
+        limits=VideoLimits(max_seconds=cfg.max_media_seconds),
+    )
 
 
-class SoundTask(UnIVALTask):
-    """What tasks for sounds have in common."""
-
-    def medium(self, training: bool = False) -> Sounds:
-        """Sounds; a random part of long ones when ``training``."""
-        cfg = self.cfg
-        channels = "first" if cfg.audio_sample_rate else "mean"
-        return Sounds(
-            SoundOptions(cfg.max_audio_len, cfg.sample_rate or None, channels, int16=not cfg.audio_sample_rate),
-            **_common(cfg, training),
-            limits=AudioLimits(max_seconds=cfg.max_media_seconds),
-        )
+def sounds(cfg: Any, training: bool) -> Sounds:
+    """Sounds as the flags say; a random part of long ones when ``training``."""
+    channels = "first" if cfg.audio_sample_rate else "mean"
+    return Sounds(
+        SoundOptions(cfg.max_audio_len, cfg.sample_rate or None, channels, int16=not cfg.audio_sample_rate),
+        **_common(cfg, training),
+        limits=AudioLimits(max_seconds=cfg.max_media_seconds),
+    )
 
 
 def _common(cfg: Any, training: bool) -> dict[str, Any]:
@@ -53,6 +44,23 @@ def _common(cfg: Any, training: bool) -> dict[str, Any]:
         "picture_size": cfg.patch_image_size,
         "draws": training or bool(cfg.random_eval),
     }
+
+
+class FilmTask(UnIVALTask):
+    """What tasks for films have in common."""
+
+    def medium(self, training: bool = False) -> Films:
+        """Films, augmented when ``training`` and ``--use-dataaug``."""
+        make = FilmTrainTransform if training and self.cfg.use_dataaug else FilmEvalTransform
+        return films(self.cfg, training, make(self.cfg.patch_frame_size, *normalisation(self.cfg)))
+
+
+class SoundTask(UnIVALTask):
+    """What tasks for sounds have in common."""
+
+    def medium(self, training: bool = False) -> Sounds:
+        """See :func:`sounds`."""
+        return sounds(self.cfg, training)
 
 
 @register_task("video_caption", dataclass=CaptionConfig)
