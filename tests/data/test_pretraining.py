@@ -284,6 +284,10 @@ def test_the_samples_of_a_row_share_one_view():
         assert first["patch_type"].tolist() == [0] and first["patch_mask"].tolist() == [True]
         batch = collate([first, second], pad=1)
         assert batch["net_input"]["patch_images"].shape == (2, 3, SIZE, SIZE)
+        assert batch["net_input"]["patch_first"].tolist() == [0, 0]
+        others = collate([*samples_of(kind), first, second], pad=1)["net_input"]["patch_first"]
+        assert others.tolist() == [0, 0, 2, 2]
+    assert "patch_first" not in collate([first], pad=1)["net_input"]
 
 
 def test_a_region_has_the_same_bins_in_target_and_source():

@@ -187,3 +187,31 @@ def test_every_preset_is_a_valid_configuration(name: str) -> None:
 def test_flags_that_contradict_each_other_are_named() -> None:
     with pytest.raises(ValueError, match="--decoder-embed-dim must equal"):
         UnIVALConfig(decoder_embed_dim=7)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("compact", [False, True])
+def test_media_that_rows_share_go_through_the_trunk_once_and_change_nothing(compact: bool) -> None:
+    net = tiny(video_encoder_name="timm_tiny").eval()
+    pictures, films = drawn(4, 5, 3, 64, 64), drawn(5, 5, 3, 2, 32, 32)
+    pictures[3], films[2] = pictures[1], films[0]
+    types = torch.tensor([1, 0, 1, 0, 0])
+    source = torch.tensor([[0, 5, 6, 2], [0, 7, 8, 2], [0, 9, 2, 1], [0, 10, 2, 1], [0, 11, 12, 2]])
+    seen: list[int] = []
+    for modality in ("image", "video"):
+        trunk = net.encoder.trunk(modality)
+        kept = trunk.forward_features
+        trunk.forward_features = lambda x, kept=kept: seen.append(len(x)) or kept(x)
+    media = {"patch_images": pictures, "patch_videos": films[[0, 2]] if compact else films, "patch_types": types}
+    plain = net.encoder(source, **media)["encoder_out"][0]
+    shared = net.encoder(source, **media, patch_first=torch.tensor([0, 1, 0, 1, 4]))["encoder_out"][0]
+    assert seen == [3, 2, 2, 1]
+    torch.testing.assert_close(shared, plain, atol=1e-5, rtol=1e-5)
+
+
+def test_rows_that_share_a_picture_draw_patches_of_their_own() -> None:
+    net = tiny(sample_patch_num=3)
+    source, pictures = torch.tensor([[0, 5, 2], [0, 5, 2]]), drawn(3, 1, 3, 64, 64).expand(2, -1, -1, -1)
+    torch.manual_seed(1)
+    out = net.encoder(source, patch_images=pictures, patch_first=torch.tensor([0, 0]))["encoder_out"][0]
+    assert not torch.equal(out[:3, 0], out[:3, 1])

@@ -106,7 +106,9 @@ def collate(samples: Sequence[Sample], pad: int) -> Batch:
         int64 (B, L), ``patch_images`` float32 (B, 3, s, s), ``patch_masks`` bool (B,), ``patch_types`` int64 (B,): 0
         picture, 1 film, 2 sound; films have ``patch_videos`` float32 (F, 3, T, p, p), sounds ``patch_audios`` float32
         (A, N), with rows for the F films and A sounds of the batch only, in their order. Texts are padded on the right.
-        Unlike the original's, no batch has frames or waveforms of zeros, which the network would ignore.
+        Unlike the original's, no batch has frames or waveforms of zeros, which the network would ignore. Where samples
+        have the very same tensor for a medium, ``patch_first`` int64 (B,) tells the first row that has it, so that the
+        network need not look at it twice.
     """
     source = collate_tokens([sample["source"] for sample in samples], pad)
     target = collate_tokens([sample["target"] for sample in samples], pad)
@@ -123,8 +125,14 @@ def collate(samples: Sequence[Sample], pad: int) -> Batch:
                 for one, many in MEDIA.items()
                 if any(one in sample for sample in samples)
             },
+            **_shared(samples),
             "patch_masks": torch.cat([sample["patch_mask"] for sample in samples]),
             "patch_types": torch.cat([sample["patch_type"] for sample in samples]),
         },
         "target": target,
     }
+
+
+def _shared(samples: Sequence[Sample]) -> dict[str, torch.Tensor]:
+    own = [id(sample[tuple(MEDIA)[int(sample["patch_type"])]]) for sample in samples]
+    return {"patch_first": torch.tensor([own.index(one) for one in own])} if len(set(own)) < len(own) else {}

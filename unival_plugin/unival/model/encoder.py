@@ -67,6 +67,7 @@ class UnIVALEncoder(PatchSources, RelativePositions):
         patch_videos: Optional[Tensor] = None,
         patch_audios: Optional[Tensor] = None,
         patch_types: Optional[Tensor] = None,
+        patch_first: Optional[Tensor] = None,
         token_embeddings: Optional[Tensor] = None,
         sample_patch_num: Optional[int] = None,
         return_all_hiddens: bool = False,
@@ -84,6 +85,8 @@ class UnIVALEncoder(PatchSources, RelativePositions):
             patch_audios: B x samples float, waveforms.
             patch_types: B int64, 0 picture, 1 film, 2 sound, in any order; None: pictures. What a row holds of other
                 modalities is ignored, and media may also come with rows of their own modality only.
+            patch_first: B int64, the first row with the same medium, its own number where there is none before; one
+                that several rows share goes through the trunk once. None: nothing is shared.
             token_embeddings: B x S x D, used instead of the embedding of ``src_tokens``.
             sample_patch_num: ignored as in the original, which reads ``--sample-patch-num`` of the model.
             return_all_hiddens: also return the input and output of every layer.
@@ -105,7 +108,7 @@ class UnIVALEncoder(PatchSources, RelativePositions):
         media = {"image": patch_images, "video": patch_videos, "audio": patch_audios}
         if patch_images is not None or patch_types is not None:
             # torch.compile breaks its graph here; inside a larger expression it would compile anew at every call
-            patches = self.gather_patches(media, patch_types, len(x))
+            patches = self.gather_patches(media, patch_types, len(x), patch_first)
             blocks.append((patches, self._patch_type_rows(patch_types)))
         if patch_images_2 is not None:
             patches = self.embed_media("image", patch_images_2)

@@ -69,6 +69,7 @@ class UnIVALNetwork(nn.Module):
         patch_videos: Optional[Tensor] = None,
         patch_types: Optional[Tensor] = None,
         patch_audios: Optional[Tensor] = None,
+        patch_first: Optional[Tensor] = None,
         **_: Any,
     ) -> tuple[Tensor, dict[str, Any]]:
         """Teacher-forced pass; arguments as in :meth:`UnIVALEncoder.forward` and :meth:`UnIVALDecoder.forward`.
@@ -91,6 +92,7 @@ class UnIVALNetwork(nn.Module):
             patch_videos=patch_videos,
             patch_audios=patch_audios,
             patch_types=patch_types,
+            patch_first=patch_first,
             token_embeddings=token_embeddings,
             return_all_hiddens=return_all_hiddens,
         )

@@ -88,7 +88,13 @@ class PatchSources(nn.Module):
                 self.trunk(modality).eval()
         return self
 
-    def gather_patches(self, media: dict[str, Optional[Tensor]], types: Optional[Tensor], batch: int) -> Patches:
+    def gather_patches(
+        self,
+        media: dict[str, Optional[Tensor]],
+        types: Optional[Tensor],
+        batch: int,
+        first: Optional[Tensor] = None,
+    ) -> Patches:
         """Patches of a batch whose rows may be of different modalities, in any order.
 
         Args:
@@ -96,6 +102,8 @@ class PatchSources(nn.Module):
                 or only for the rows of this modality, in their order.
             types: B int64, 0 picture, 1 film, 2 sound; None: pictures.
             batch: B.
+            first: B int64, the first row with the same medium as a row, its own number where there is none before; the
+                trunk sees one that several rows share only once. None: nothing is shared.
 
         Returns:
             Patches with P of the row that has most of them.
@@ -104,13 +112,14 @@ class PatchSources(nn.Module):
             ValueError: a type without trunk or without media.
         """
         if types is None:
-            return self._patches(0, media, batch)
+            return self._patches(0, media, batch, first=first)
         kinds = types.unique().cpu()
         if len(kinds) == 1:
-            return self._patches(int(kinds), media, batch)
+            return self._patches(int(kinds), media, batch, first=first)
         rows = [(types == kind).nonzero()[:, 0] for kind in kinds.to(types.device)]
         parts = [
-            self._patches(int(kind), media, batch, chosen) for kind, chosen in zip(kinds.tolist(), rows, strict=True)
+            self._patches(int(kind), media, batch, chosen, first)
+            for kind, chosen in zip(kinds.tolist(), rows, strict=True)
         ]
         order = torch.cat(rows).argsort()
         longest = max(part.features.shape[1] for part in parts)
@@ -135,7 +144,12 @@ class PatchSources(nn.Module):
         )
 
     def _patches(
-        self, kind: int, media: dict[str, Optional[Tensor]], batch: int, rows: Optional[Tensor] = None
+        self,
+        kind: int,
+        media: dict[str, Optional[Tensor]],
+        batch: int,
+        rows: Optional[Tensor] = None,
+        first: Optional[Tensor] = None,
     ) -> Patches:
         if not 0 <= kind < len(MODALITIES):
             raise ValueError(f"patch_types holds {kind}: 0 is a picture, 1 a film, 2 a sound")
@@ -149,12 +163,23 @@ class PatchSources(nn.Module):
         if tensor is None or len(tensor) not in (wanted, batch):
             found = "none" if tensor is None else f"{len(tensor)}"
             raise ValueError(f"the batch has {wanted} rows of type {modality}, but {found} in patch_{modality}s")
-        return self.embed_media(modality, tensor if rows is None or len(tensor) == wanted else tensor[rows])
+        if rows is not None and len(tensor) != wanted:
+            tensor = tensor[rows]
+        if first is None:
+            return self.embed_media(modality, tensor)
+        own = first if rows is None else torch.searchsorted(rows, first[rows])
+        distinct, copies = own.unique(return_inverse=True)
+        return self.embed_media(modality, tensor[distinct], copies)
 
-    def embed_media(self, modality: str, media: Tensor) -> Patches:
-        """Patches of pictures (B x 3 x h x w), films (B x 3 x F x h x w) or sounds (B x samples); all of one kind."""
+    def embed_media(self, modality: str, media: Tensor, copies: Optional[Tensor] = None) -> Patches:
+        """Patches of pictures (B x 3 x h x w), films (B x 3 x F x h x w) or sounds (B x samples); all of one kind.
+
+        With ``copies`` int64 (R,) there are patches of R rows: which of the B media each is about.
+        """
         grid = self._features(modality, media)
         features = grid.flatten(2).transpose(1, 2)
+        if copies is not None:
+            features = features[copies]
         size, bucket = grid.shape[2:], self.config.image_bucket_size
         if modality == "audio":  # the original arranges sounds in a square, whatever their time x frequency grid
             ids = square_ids(features.shape[1], bucket)
