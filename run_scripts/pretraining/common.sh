@@ -72,6 +72,10 @@ pretrain() {
     fi
     read_media unify_task
     choose_trunks
+    # the tool that makes the folder writes these only where there are rows of films and of sounds
+    for file in video audio; do
+        [[ ! -e $NEG_SAMPLE_DIR/all_captions_$file.txt ]] || SOURCES+=("--neg-captions-$file" "all_captions_$file.txt")
+    done
     precision=$(default_precision)
     precision=${PRECISION-${precision/ 512/ 128}}
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Pretrains UnIVAL on pictures, stage 1 of 3: captions, questions, boxes and CC12M, from BART (384 px, 2 rows a GPU x 2
 # batches on 8 GPUs a node; the rate of learning falls over 50 epochs, the published stage 2 starts from epoch 15).
-# Its task, unify_task, follows in a later version: until then DRY_RUN=1 shows the command.
+# docs/pretraining.md tells what the rows are and how sources are mixed.
 #
 # usage: bash run_scripts/pretraining/unival_s1.sh [KEY=VALUE ...]
 #   Stage 2 is unival_s2.sh, stage 3 unival_s2_hs.sh; each starts from the one before it. On several nodes:

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Pretrains UnIVAL on pictures and films, stage 2 of 3, from stage 1: a row of films for every row of pictures (384 px,
 # 8 frames of 224 px, 4 rows a GPU x 2 batches on 8 GPUs a node; the published stage 3 starts from epoch 8 of 50).
-# Its task, unify_task, follows in a later version: until then DRY_RUN=1 shows the command.
+# docs/pretraining.md tells what the rows are and how sources are mixed.
 #
 # usage: bash run_scripts/pretraining/unival_s2.sh [KEY=VALUE ...]
 #   The trunk of films is new in this stage: it starts from RESNEXT.

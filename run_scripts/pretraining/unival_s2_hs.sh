@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Pretrains UnIVAL on larger pictures and longer films, stage 3 of 3, from stage 2 (480 px, 16 frames of 384 px, 4 rows
 # a GPU x 2 batches on 8 GPUs a node; the published models are finetuned from epoch 1 of 50).
-# Its task, unify_task, follows in a later version: until then DRY_RUN=1 shows the command.
+# docs/pretraining.md tells what the rows are and how sources are mixed.
 #
 # usage: bash run_scripts/pretraining/unival_s2_hs.sh [KEY=VALUE ...]
 INIT_FROM=${INIT_FROM-logs/ofa/checkpoints/pretrain/unival_s2/checkpoint8.pt}
