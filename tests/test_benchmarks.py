@@ -20,6 +20,7 @@ SCRIPTS = [
     "index_building.py",
     "log_mel.py",
     "merging.py",
+    "pretraining_step.py",
     "train_step.py",
     "video_decoding.py",
 ]
@@ -60,6 +61,12 @@ def test_video_decoding_compares_readers_and_memory() -> None:
     sizes = "--rounds 1 --repeats 1 --frames 2 --length 12 --size 160 64 --clips 10 --ways pyav"
     _, *lines = json_lines("video_decoding.py", *sizes.split())
     assert len(lines) == 4 and {"speed", "memory"} <= {line["question"] for line in lines}
+
+
+def test_a_pretraining_step_is_measured_with_shared_pictures_and_without() -> None:
+    _, once, twice, compared = json_lines("pretraining_step.py", *TINY, "--pictures", "1")
+    assert (once["way"], twice["way"], once["rows"]) == ("once", "twice", 2)
+    assert compared["times_faster"]["median"] > 0 and compared["loss_difference"] < 1e-4
 
 
 def test_train_step_reports_every_phase_of_every_way() -> None:

@@ -27,7 +27,10 @@ from unival_plugin.unival.model.registration import UnIVALModelConfig
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "unival_plugin"
 DOCUMENTS = [ROOT / "README.md", ROOT / "checkpoints.md", ROOT / "datasets.md", *sorted((ROOT / "docs").glob("*.md"))]
-WITH_FLAGS = [ROOT / "checkpoints.md", *(ROOT / "docs" / name for name in ("model.md", "tasks.md", "merging.md", "pretraining.md"))]
+WITH_FLAGS = [
+    ROOT / "checkpoints.md",
+    *(ROOT / "docs" / name for name in ("model.md", "tasks.md", "merging.md", "pretraining.md")),
+]
 VOCABULARY = 59457
 
 LINK = re.compile(r"\]\(([^)#\s]+)[^)]*\)")

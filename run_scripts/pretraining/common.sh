@@ -60,7 +60,7 @@ choose_sources() {
 
 # pretrain: fairseq-train on DATA and what is mixed into it, from INIT_FROM
 pretrain() {
-    local files file start=() precision
+    local files file medium start=() precision
     IFS=, read -ra files <<<"$DATA"
     for file in "${files[@]}"; do need "$file" "DATA"; done
     need "$NEG_SAMPLE_DIR" "NEG_SAMPLE_DIR; dataset_tools/negative_samples.py makes it"
@@ -73,8 +73,9 @@ pretrain() {
     read_media unify_task
     choose_trunks
     # the tool that makes the folder writes these only where there are rows of films and of sounds
-    for file in video audio; do
-        [[ ! -e $NEG_SAMPLE_DIR/all_captions_$file.txt ]] || SOURCES+=("--neg-captions-$file" "all_captions_$file.txt")
+    for medium in video audio; do
+        file=$NEG_SAMPLE_DIR/all_captions_$medium.txt
+        [[ ! -e $file ]] || SOURCES+=("--neg-captions-$medium" "$file")
     done
     precision=$(default_precision)
     precision=${PRECISION-${precision/ 512/ 128}}

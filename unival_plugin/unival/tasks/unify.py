@@ -59,9 +59,8 @@ class UnifyTask(UnIVALTask):
                 "pretraining asks about wrong captions and answers: name their folder with --neg-sample-dir "
                 "(dataset_tools/negative_samples.py makes it from your rows)"
             )
-        folder = Path(self.cfg.neg_sample_dir)
-        names = (self.cfg.neg_captions_video, self.cfg.neg_captions_audio)
-        return NegativeSamples.read(folder, *(folder / name if name else None for name in names))
+        own = (self.cfg.neg_captions_video, self.cfg.neg_captions_audio)
+        return NegativeSamples.read(Path(self.cfg.neg_sample_dir), *(Path(name) if name else None for name in own))
 
     def row_reader(self, split: str) -> RowReader:
         """Not used: see :meth:`pretraining_reader`."""
@@ -111,7 +110,7 @@ class UnifyTask(UnIVALTask):
         """All files to train on: the main ones, and one of each source that is mixed in.
 
         Raises:
-            DataError: a file is missing, or its rows have too few columns.
+            DataError: a file is missing, its rows have too few columns, or a main file has none.
             ConfigError: no main file, or too few columns are selected.
         """
         cfg = self.cfg
@@ -125,15 +124,17 @@ class UnifyTask(UnIVALTask):
             path = getattr(cfg, f"{source}_data")
             if path:
                 columns = getattr(cfg, f"{source}_selected_cols", None) or cfg.selected_cols
-                opened[source] = [self._table(path, _flag(source), columns)]
+                opened[source] = [self._table(path, _flag(source), columns, may_be_empty=True)]
         return opened
 
-    def _table(self, path: str, flag: str, selected: Optional[str]) -> TsvTable:
+    def _table(self, path: str, flag: str, selected: Optional[str], may_be_empty: bool = False) -> TsvTable:
         try:
             table = TsvTable(path, selected)
             columns = table.columns if len(table) else COLUMNS
         except DataError as error:
             raise DataError(f"{flag}: {error}") from error
+        if len(table) == 0 and not may_be_empty:
+            raise DataError(f"{flag}: {path}: the file is empty; needs rows with the columns {', '.join(COLUMNS)}")
         if len(columns) < len(COLUMNS):
             raise ConfigError(
                 f"{flag}: {path}: {len(columns)} columns selected, pretraining needs {len(COLUMNS)} "

@@ -26,10 +26,10 @@ class UnifyConfig(UnIVALTaskConfig):
         "dataset_tools/negative_samples.py makes it",
     )
     neg_captions_video: Optional[str] = option(
-        None, "file in --neg-sample-dir with captions that are wrong for a film; default: all_captions.txt"
+        None, "file with captions that may be wrong for a film, one a line; default: those of pictures"
     )
     neg_captions_audio: Optional[str] = option(
-        None, "file in --neg-sample-dir with captions that are wrong for a sound; default: all_captions.txt"
+        None, "file with captions that may be wrong for a sound, one a line; default: those of pictures"
     )
     max_image_size: int = option(512, "pixels that the bins of a coordinate span; at least --patch-image-size")
     image_text_data: Optional[str] = option(None, "file of rows to be mixed in, e.g. captions from the web")
