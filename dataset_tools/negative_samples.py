@@ -312,7 +312,7 @@ def _parser() -> argparse.ArgumentParser:
 def _sources(args: argparse.Namespace) -> list[Source]:
     sources = []
     for task, files, columns in args.task:
-        usual = _numbers(SCHEMAS[task].selected_cols) if task in SCHEMAS else tuple(range(len(CELLS[task])))
+        usual = _numbers(SCHEMAS[task].selected_cols)
         sources += [Source(path, task, columns or usual) for path in files]
     return sources
 

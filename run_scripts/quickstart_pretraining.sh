@@ -13,7 +13,12 @@ settings "$@"
 FOLDER=${FOLDER:-runs/quickstart_pretraining}
 DATA=$FOLDER/data
 NEGATIVES=$FOLDER/negative_sample
-(($(count_gpus) > 0)) || export PROCESSES=${PROCESSES:-2}
+gpus=$(count_gpus)
+export PROCESSES=${PROCESSES:-$((gpus > 0 ? gpus : 2))}
+for step in ${STAGES:=s1 s2 s2_hs caption}; do
+    [[ " s1 s2 s2_hs caption " == *" $step "* ]] ||
+        { echo "$0: error: STAGES: unknown stage $step; known are s1, s2, s2_hs, caption" >&2; exit 2; }
+done
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}  # so small a network gains nothing from more
 TRAIN_ROWS=${TRAIN_ROWS:-6000} make_digits "$DATA" --easy-files 2 --films 800 --sounds 300 \
     --tasks caption,pretrain_caption,pretrain_image_text,pretrain_qa,pretrain_ground,pretrain_video,pretrain_audio
@@ -36,13 +41,11 @@ stage() {
         ARCH=unival_tiny NETWORK=--entangle-position-embedding RESNET= MEDIA_FLAGS= MAX_IMAGE_SIZE=96 SAMPLE_PATCH_NUM=1000 \
         DROPOUT=0 DROP_PATH=0 CLIP_NORM=1.0 UPDATE_FREQ=1 WORKERS="${WORKERS:-1}" SAVE_INTERVAL_UPDATES=500 KEEP_LAST_EPOCHS=1 \
         EXTRA="--augmentation none --adam-betas (0.9,0.98) --max-audio-len 48000 --log-interval 100 ${EXTRA:-}" "${@:2}" 2>&1 |
-        follow_log "$run"
-    [[ -n ${DRY_RUN:-} || -e $run/checkpoint_last.pt ]] ||
-        { echo "$0: error: stage $1 failed, see $run/train.log" >&2; exit 1; }
+        follow_log "$run" || { echo "$0: error: stage $1 failed, see $run/train.log" >&2; exit 1; }
 }
 
 # batch ROWS: of each process, so that all together have as many
-batch() { echo $((($1 + ${PROCESSES:-1} - 1) / ${PROCESSES:-1})); }
+batch() { echo $((($1 + PROCESSES - 1) / PROCESSES)); }
 
 captions() { printf "$DATA/pretrain_caption_train_%d.tsv," "$@" | sed 's/,$//'; }
 
@@ -50,7 +53,7 @@ FILMS_AND_SOUNDS=(VIDEO_ENCODER=timm_tiny PATCH_FRAME_SIZE=64 VIDEO_DATA="$DATA/
     VIDEO_TEXT_DATA="$DATA/pretrain_video_train_5.tsv" VIDEO_TEXT_CNT=4 AUDIO_ENCODER=pann_tiny HOP_SIZE=480
     AUDIO_DATA="$DATA/pretrain_audio_train_4.tsv" AUDIO_CNT=8 AUDIO_TEXT_DATA="$DATA/pretrain_audio_train_5.tsv" AUDIO_TEXT_CNT=8)
 
-for step in ${STAGES:-s1 s2 s2_hs caption}; do
+for step in $STAGES; do
     case $step in
         s1) # the first two files have one digit a picture
             stage s1 DATA="$(captions 1 2 3 4 5 6)" INIT_FROM= MAX_EPOCH=6 BATCH_SIZE="$(batch 8)" PATCH_IMAGE_SIZE=64 LR=1e-3
@@ -72,10 +75,6 @@ for step in ${STAGES:-s1 s2 s2_hs caption}; do
             bash "$ROOT/run_scripts/caption/eval/eval_caption.sh" DATA="$DATA/test.tsv" SELECTED_COLS=0,4,2 \
                 CHECKPOINT="$FOLDER/caption/checkpoint_best.pt" PATCH_IMAGE_SIZE=64 RESULTS="$FOLDER/results" BATCH_SIZE=50 \
                 WORKERS=0 BEAM=5 MAX_LEN_B=16 NO_REPEAT=0
-            ;;
-        *)
-            echo "$0: error: STAGES: unknown stage $step; known are s1, s2, s2_hs, caption" >&2
-            exit 2
             ;;
     esac
 done

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from .data_schemas import LABELS
+from .data_schemas import LABELS, ROW_TYPES
 
 BOX_SLACK = 0.5
 """Pixels that a box may reach over the border: boxes of real sets are rounded."""
@@ -126,6 +126,8 @@ class CellChecker:
             return self._answers_fault(text, report)
         if kind == "box":
             return _box_fault(text, size)
+        if kind == "type":
+            return _type_fault(text, report)
         return _label_fault(text, report) if kind == "label" else None
 
     def _answers_fault(self, text: str, report: Report) -> str | None:
@@ -186,6 +188,13 @@ def _label_fault(text: str, report: Report) -> str | None:
     if text not in LABELS:
         return f"label {text[:40]!r} is none of {', '.join(LABELS)}: correct it or remove the row"
     report.tallies["labels"][text] += 1
+    return None
+
+
+def _type_fault(text: str, report: Report) -> str | None:
+    if text not in ROW_TYPES:
+        return f"type {text[:40]!r} is none of {', '.join(ROW_TYPES)}: correct it or remove the row"
+    report.tallies["types"][text] += 1
     return None
 
 

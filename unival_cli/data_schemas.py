@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 LABELS = ("contradiction", "entailment", "neutral")
+
+Columns = tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True)
@@ -14,22 +17,30 @@ class Schema:
     Attributes:
         columns: pairs of name and kind. Kinds: ``id``, ``image``, ``film`` and ``sound`` (paths), ``captions`` (joined
             by ``&&``), ``text`` (needs a word), ``answers`` (``confidence|!+answer``, joined by ``&&``), ``box``
-            (``x0,y0,x1,y1``, behind the image), ``label`` (one of LABELS), ``any`` (may be empty).
+            (``x0,y0,x1,y1``, behind the image), ``label`` (one of LABELS), ``type`` (one of ROW_TYPES, the last cell),
+            ``any`` (may be empty).
         selected_cols: the task's usual --selected-cols.
         key: the cells, by place, that no two rows may share together.
+        types: for tasks whose rows differ: the columns of rows of each type.
     """
 
-    columns: tuple[tuple[str, str], ...]
+    columns: Columns
     selected_cols: str
     key: tuple[int, ...] = (0,)
+    types: Mapping[str, Columns] = field(default_factory=dict)
+
+    def of_row(self, cells: Sequence[bytes]) -> Columns:
+        """The columns of a row, whose last cell may be its type; those of the task if the type is not known."""
+        return self.types.get(cells[-1].decode("utf-8", "replace"), self.columns)
 
     def describe(self) -> str:
         """One line for ``--help``."""
-        return f"{', '.join(name for name, _ in self.columns)} (usual --selected-cols: {self.selected_cols})"
+        types = f"; which of them a row needs depends on its type: {', '.join(self.types)}" if self.types else ""
+        return f"{', '.join(name for name, _ in self.columns)} (usual --selected-cols: {self.selected_cols}){types}"
 
     def has(self, kind: str) -> bool:
         """Whether a column is of this kind."""
-        return any(its_kind == kind for _, its_kind in self.columns)
+        return any(its_kind == kind for columns in (self.columns, *self.types.values()) for _, its_kind in columns)
 
 
 def _captions(medium: str) -> Schema:
@@ -42,6 +53,24 @@ def _questions(medium: str) -> Schema:
     return Schema(columns, "0,5,2,3,4", key=(0, 3))
 
 
+def _pretraining(**needed: str) -> Columns:
+    """The cells of multitask pretraining, of which a type of rows needs these, of these kinds."""
+    kinds = {"id": "id", "type": "type", **needed}
+    names = ("id", "medium", "caption", "question", "refs", "objects", "dataset", "type")
+    columns = [(name, kinds.get(name, "any")) for name in names]
+    return tuple((name if kind in ("text", "any") else kind, kind) for name, kind in columns)
+
+
+ROW_TYPES = {
+    "caption": _pretraining(medium="image", caption="text"),
+    "qa": _pretraining(medium="image", question="text", refs="answers"),
+    "visual_grounding": _pretraining(medium="image", caption="text", refs="box"),
+    "video_caption": _pretraining(medium="film", caption="text"),
+    "video_qa": _pretraining(medium="film", question="text", refs="answers"),
+    "audio_caption": _pretraining(medium="sound", caption="text"),
+}
+"""The columns of rows for multitask pretraining, by type."""
+
 SCHEMAS = {
     "caption": _captions("image"),
     "vqa_gen": _questions("image"),
@@ -53,4 +82,6 @@ SCHEMAS = {
     "video_caption": _captions("film"),
     "video_vqa_gen": _questions("film"),
     "audio_caption": _captions("sound"),
+    # A file may hold rows of several types and data sets, each of which counts its rows for itself.
+    "unify_task": Schema(_pretraining(), "0,1,2,3,4,5,6,7", key=(0, 6, 7), types=ROW_TYPES),
 }

@@ -52,13 +52,12 @@ class RowChecker:
             return
         texts: dict[int, str] = {}
         size = None
-        for k, cell in enumerate(cells):
+        for k, ((name, kind), cell) in enumerate(zip(self.schema.of_row(cells), cells, strict=True)):
             try:
-                texts[k] = self._text(k, cell)
-                kind = self.schema.columns[k][1]
+                texts[k] = _text(name, kind, cell)
                 if kind in MEDIA:
                     size = self.cells.medium(kind, texts[k], self.table.where(row, k), report)
-                elif reason := self.cells.fault(*self.schema.columns[k], texts[k], size, report):
+                elif reason := self.cells.fault(name, kind, texts[k], size, report):
                     raise DataError(reason)
             except DataError as error:
                 reason = str(error).removeprefix(self.table.where(row, k)).lstrip(": ")
@@ -66,18 +65,18 @@ class RowChecker:
         if all(k in texts for k in self.schema.key):
             report.key_hashes[-1] = _hash("\t".join(["key", *(texts[k] for k in self.schema.key)]))
 
-    def _text(self, k: int, cell: bytes) -> str:
-        """Text of selected cell ``k``. Raises DataError if it is no text, or empty where it must not be."""
-        from unival_plugin.errors import DataError
 
-        name, kind = self.schema.columns[k]
-        try:
-            text = cell.decode("utf-8")
-        except UnicodeDecodeError as error:
-            raise DataError(f"{name} is not UTF-8 (byte {error.start} of the cell)") from error
-        if kind != "any" and not text.strip():
-            raise DataError(f"{name} is empty")
-        return text
+def _text(name: str, kind: str, cell: bytes) -> str:
+    """Text of a cell. Raises DataError if it is no text, or empty where it must not be."""
+    from unival_plugin.errors import DataError
+
+    try:
+        text = cell.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{name} is not UTF-8 (byte {error.start} of the cell)") from error
+    if kind not in ("any", "type") and not text.strip():
+        raise DataError(f"{name} is empty")
+    return text
 
 
 def _hash(text: str) -> int:
@@ -177,7 +176,8 @@ def _repeated_keys(table: TsvTable, schema: Schema, hashes: array[int]) -> list[
     values = np.frombuffer(hashes, dtype=np.uint64)
     order = np.argsort(values, kind="stable")
     same = values[order[1:]] == values[order[:-1]]
-    others = "".join(f" with the same {schema.columns[k][0]}" for k in schema.key[1:])
+    names = " and ".join(schema.columns[k][0] for k in schema.key[1:])
+    others = f" with the same {names}" if names else ""
     first_rows: dict[tuple[str, ...], int] = {}
     bad = []
     for row in sorted({*order[1:][same].tolist(), *order[:-1][same].tolist()}):
