@@ -8,7 +8,7 @@ import socket
 from pathlib import Path
 
 import pytest
-from commands import SEARCH, Data, copy_with, program, succeed, train, validate
+from commands import SEARCH, Data, checkpoint, copy_with, differing, program, succeed, train, validate
 
 EPOCHS = 2
 SCORES = ["--eval-cider", "--eval-args", json.dumps(SEARCH)]
@@ -55,3 +55,22 @@ def test_a_file_shorter_than_one_step_of_all_processes_ends_too(data: Data, tmp_
     assert outcome.stdout.count("done training") == 1  # one training, not two
     assert [record["train_num_updates"] for record in outcome.logged("train")] == ["1", "2"]
     assert float(outcome.last("valid", "valid_nsentences")) == 1
+
+
+@pytest.mark.slow
+def test_two_processes_resume_and_start_from_a_file(data: Data, tmp_path: Path):
+    """All processes get what the first one has read, options included, whatever torch thinks of those."""
+    last, length = "checkpoint_last.pt", ["--max-epoch", "1", "--update-freq", "2", "--disable-validation"]
+    succeed(train(data, tmp_path / "start", *length, "--max-update", "1"))
+    start = ["--finetune-from-model", str(tmp_path / "start" / last)]
+    once = torchrun("--no-python", *train(data, tmp_path / "once", *start, *length))
+    assert "Loaded checkpoint" in succeed(once).stdout
+    command = train(data, tmp_path / "twice", *start, *length)
+    succeed(torchrun("--no-python", *command, "--stop-time-hours", "1e-9"))  # over after the first update
+    first = checkpoint(tmp_path / "twice" / last)
+    assert first["optimizer_history"][-1]["num_updates"] == 1
+    succeed(torchrun("--no-python", *command))
+    expected, found = (checkpoint(tmp_path / name / last) for name in ("once", "twice"))
+    assert found["optimizer_history"][-1]["num_updates"] > 2
+    assert differing(found["model"], expected["model"]) == []
+    assert differing(found["last_optimizer_state"], expected["last_optimizer_state"]) == []

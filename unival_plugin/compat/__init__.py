@@ -41,6 +41,7 @@ def apply() -> None:
     _replace(options, "parse_args_and_arch", commands.note_command_line)
     _replace(data_utils, "raise_if_valid_subsets_unintentionally_ignored", commands.accept_file_lists)
     _replace(distributed_utils, "call_main", commands.join_launcher)
+    _replace(distributed_utils, "_broadcast_object_slow", commands.send_object)
     _replace(iterators.BufferedIterator, "_create_consumer", commands.load_until_exit)
     atexit.register(commands.end_loading)
     _replace(checkpoint_utils, "load_checkpoint", files.check_and_resume)

@@ -131,6 +131,18 @@ def _trains(main: Callable[..., Any]) -> bool:
     return main.__module__ in ("fairseq_cli.train", "fairseq_cli.hydra_train")
 
 
+def send_object(original: Callable[..., Any], obj: Any, src_rank: int, group: Any, dist_device: torch.device) -> Any:
+    """Gives all processes what one of them has, such as the contents of a checkpoint without its tensors.
+
+    fairseq packs that as a checkpoint file and unpacks it with ``torch.load``, which from torch 2.6 on refuses options:
+    several processes could neither resume nor start from a file. What comes from another process of the same run is no
+    file of unknown origin.
+    """
+    sent = [obj]
+    torch.distributed.broadcast_object_list(sent, src=src_rank, group=group, device=dist_device)
+    return sent[0]
+
+
 def load_until_exit(original: Callable[..., None], iterator: Any) -> None:
     """Remembers the threads that load batches, for :func:`end_loading`."""
     original(iterator)
