@@ -73,6 +73,14 @@ def test_options_given_explicitly_do_not_replace_the_noted_ones():
     assert compat.command_line["on_bad_row"] == "raise"
 
 
+def test_a_missing_arch_is_named():
+    words = ["x.tsv", "--task", "caption"]
+    with pytest.raises(RuntimeError, match="^$"):
+        options.parse_args_and_arch.__wrapped__(options.get_training_parser(), input_args=words)
+    with pytest.raises(ConfigError, match="--arch is missing"):
+        options.parse_args_and_arch(options.get_training_parser(), input_args=words)
+
+
 @pytest.mark.parametrize("flag", ["-h", "--help"])
 def test_help_knows_the_options_of_the_task(flag: str, capsys: pytest.CaptureFixture[str]):
     with pytest.raises(SystemExit):

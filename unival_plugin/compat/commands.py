@@ -43,12 +43,20 @@ def note_command_line(original: Callable[..., Any], parser: Any, *args: Any, **k
 
     fairseq takes ``--bf16`` for a wish to run on a TPU and then fails without the TPU library. It answers ``--help``
     before the options of task, model and criterion are known. fairseq-generate is one process, but takes as many
-    shards as there are GPUs and answers only the first.
+    shards as there are GPUs and answers only the first. Without ``--arch`` fairseq raises an error that says nothing.
+
+    Raises:
+        ConfigError: no ``--arch``, where one is needed.
     """
     given = kwargs.get("input_args") or sys.argv
     tpu_wanted = "--tpu" in given
-    with help_at_the_end(parser):
-        result = original(parser, *args, **kwargs)
+    try:
+        with help_at_the_end(parser):
+            result = original(parser, *args, **kwargs)
+    except RuntimeError as error:
+        if error.args:
+            raise
+        raise ConfigError("--arch is missing: name the network, such as --arch unival_base") from error
     namespace = result[0] if isinstance(result, tuple) else result
     if getattr(namespace, "bf16", False) and getattr(namespace, "tpu", False) and not tpu_wanted:
         namespace.tpu = False
