@@ -56,7 +56,7 @@ FILMS_AND_SOUNDS=(VIDEO_ENCODER=timm_tiny PATCH_FRAME_SIZE=64 VIDEO_DATA="$DATA/
 for step in $STAGES; do
     case $step in
         s1) # the first two files have one digit a picture
-            stage s1 DATA="$(captions 1 2 3 4 5)" INIT_FROM= MAX_EPOCH=5 BATCH_SIZE="$(batch 8)" PATCH_IMAGE_SIZE=64 LR=1e-3
+            stage s1 DATA="$(captions 1 2 3 4 5 6)" INIT_FROM= MAX_EPOCH=6 BATCH_SIZE="$(batch 8)" PATCH_IMAGE_SIZE=64 LR=1e-3
             ;;
         s2)
             stage s2 DATA="$(captions 7 8)" INIT_FROM="$FOLDER/s1/checkpoint_last.pt" RESNEXT="$FOLDER/s1/checkpoint_last.pt" \
