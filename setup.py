@@ -36,6 +36,7 @@ setup(
         "numpy>=1.24",
         "pillow>=10",
         "tqdm>=4.66",
+        "PyYAML>=6",
         "tensorboardX>=2.6",  # without it every fairseq command begins with a line that asks for it
     ],
     extras_require=EXTRAS,
