@@ -9,7 +9,7 @@ EXTRAS = {
     "video": ["av>=18,<19; python_version >= '3.11'", "decord; platform_machine == 'x86_64'"],
     # av for the sounds of films and m4a
     "audio": ["soundfile", "torchaudio", "av>=18,<19; python_version >= '3.11'"],
-    "images": ["open_clip_torch>=3", "torchmetrics>=1.4", "torch-fidelity>=0.3"],  # CLIP, FID and IS of made pictures
+    "images": ["open_clip_torch>=3", "torchmetrics>=1.9", "torch-fidelity>=0.4"],  # CLIP, FID and IS of made pictures
     "coco": ["pycocoevalcap>=1.2"],  # BLEU, METEOR, ROUGE-L, SPICE of COCO; the CIDEr of training needs nothing
     "gpu": ["xformers"],  # --attention-backend xformers; torch's own kernels need nothing
     "fast": ["numba"],  # faster resizing of pictures, with the same pixels
