@@ -77,6 +77,23 @@ class Medium(ABC):
         """Imports and compiles what reading needs; called before worker processes are forked."""
 
 
+class NoMedium(Medium):
+    """Rows of text alone."""
+
+    name, kind = "text", -1
+
+    def open(self, media: Media, where: str, rng: Randomness) -> None:
+        """Nothing is opened."""
+
+    def tensors(self, opened: None, rng: Randomness) -> dict[str, Tensor]:
+        """Nothing."""
+        return {}
+
+    def sample(self, media: Media, where: str, rng: Randomness) -> dict[str, Tensor]:
+        """Nothing."""
+        return {}
+
+
 @dataclass
 class Pictures(Medium):
     """Cells with base64 or paths.

@@ -20,6 +20,8 @@ Sample = dict[str, Any]
 Batch = dict[str, Any]
 MEDIA = {"patch_image": "patch_images", "patch_video": "patch_videos", "patch_audio": "patch_audios"}
 """Names in a sample, and in a batch."""
+PER_SAMPLE = {"patch_mask": "patch_masks", "patch_type": "patch_types", "code_mask": "code_masks"}
+"""The same of what all samples of a batch have, or none."""
 
 
 @dataclass
@@ -108,7 +110,8 @@ def collate(samples: Sequence[Sample], pad: int) -> Batch:
         (A, N), with rows for the F films and A sounds of the batch only, in their order. Texts are padded on the right.
         Unlike the original's, no batch has frames or waveforms of zeros, which the network would ignore. Where samples
         have the very same tensor for a medium, ``patch_first`` int64 (B,) tells the first row that has it, so that the
-        network need not look at it twice.
+        network need not look at it twice. Samples of text alone have none of these; those whose target is codes of a
+        picture give ``code_masks`` bool (B,).
     """
     source = collate_tokens([sample["source"] for sample in samples], pad)
     target = collate_tokens([sample["target"] for sample in samples], pad)
@@ -126,13 +129,18 @@ def collate(samples: Sequence[Sample], pad: int) -> Batch:
                 if any(one in sample for sample in samples)
             },
             **_shared(samples),
-            "patch_masks": torch.cat([sample["patch_mask"] for sample in samples]),
-            "patch_types": torch.cat([sample["patch_type"] for sample in samples]),
+            **{
+                many: torch.cat([sample[one] for sample in samples])
+                for one, many in PER_SAMPLE.items()
+                if one in samples[0]
+            },
         },
         "target": target,
     }
 
 
 def _shared(samples: Sequence[Sample]) -> dict[str, torch.Tensor]:
+    if "patch_type" not in samples[0]:
+        return {}
     own = [id(sample[tuple(MEDIA)[int(sample["patch_type"])]]) for sample in samples]
     return {"patch_first": torch.tensor([own.index(one) for one in own])} if len(set(own)) < len(own) else {}

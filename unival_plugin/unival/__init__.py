@@ -2,6 +2,16 @@
 
 from . import criterions
 from .model import registration
-from .tasks import caption, films_sounds, refcoco, snli_ve, unify, vqa_gen
+from .tasks import caption, films_sounds, image_gen, refcoco, snli_ve, unify, vqa_gen
 
-__all__ = ["caption", "criterions", "films_sounds", "refcoco", "registration", "snli_ve", "unify", "vqa_gen"]
+__all__ = [
+    "caption",
+    "criterions",
+    "films_sounds",
+    "image_gen",
+    "refcoco",
+    "registration",
+    "snli_ve",
+    "unify",
+    "vqa_gen",
+]

@@ -1,5 +1,5 @@
 """Criterions of the UnIVAL family; importing this package registers them with fairseq."""
 
-from . import label_smoothed, label_smoothed_scst, scst
+from . import clip_scst, label_smoothed, label_smoothed_scst, scst
 
-__all__ = ["label_smoothed", "label_smoothed_scst", "scst"]
+__all__ = ["clip_scst", "label_smoothed", "label_smoothed_scst", "scst"]

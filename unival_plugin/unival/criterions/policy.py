@@ -163,7 +163,9 @@ def reward_generator(task: Any, criterion: str) -> Any:
     """
     generator = getattr(task, "scst_generator", None)
     if generator is None:
-        raise ConfigError(f"{criterion}: {type(task).__name__} gives nothing to reward; use --task caption or refcoco")
+        raise ConfigError(
+            f"{criterion}: {type(task).__name__} gives nothing to reward; use --task caption, refcoco or image_gen"
+        )
     return generator
 
 

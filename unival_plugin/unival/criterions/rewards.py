@@ -134,8 +134,8 @@ def caption_scores(captions: Sequence[str], references: Sequence[Sequence[str]],
 def self_critical(scores: np.ndarray, pictures: np.ndarray) -> np.ndarray:
     """Scores (N,) less the mean of the other captions of the same picture; 0 for the only one of a picture.
 
-    ``pictures`` int (N,) numbers the picture of each caption.
+    Computed in the precision of the scores, as the original. ``pictures`` int (N,) numbers the picture of each caption.
     """
-    others = np.bincount(pictures, minlength=1)[pictures] - 1
-    sums = np.bincount(pictures, scores, minlength=1)[pictures]
-    return np.where(others > 0, scores - (sums - scores) / np.maximum(others, 1), 0.0)
+    others = (np.bincount(pictures, minlength=1)[pictures] - 1).astype(scores.dtype)
+    sums = np.bincount(pictures, scores, minlength=1)[pictures].astype(scores.dtype)
+    return np.where(others > 0, scores - (sums - scores) / np.maximum(others, 1), 0)

@@ -156,12 +156,6 @@ class RefcocoTask(RewardedTask):
         parts = {f"score_{band}": scores[main] * scores[band] for band in self._bands()}
         return {name: values.numpy() for name, values in {**scores, "score": scores[main], **parts}.items()}
 
-    def reduce_metrics(self, logging_outputs: list[dict[str, Any]], criterion: Any) -> None:
-        """As the base; where boxes are scored, ``score`` is the task's and not the mean reward."""
-        if any(self.count in log for log in logging_outputs):
-            logging_outputs = [{key: log[key] for key in log if key != "score"} for log in logging_outputs]
-        super().reduce_metrics(logging_outputs, criterion)
-
     def result(self, row_id: str, prediction: torch.Tensor) -> dict[str, Any]:
         """As the original's result files."""
         return {"uniq_id": row_id, "box": prediction.tolist()}

@@ -108,7 +108,9 @@ class ScoredTask(UnIVALTask, ABC):
         return {**log, self.count: torch.tensor(float(len(predictions)), device=device)}
 
     def reduce_metrics(self, logging_outputs: list[dict[str, Any]], criterion: Any) -> None:
-        """Means of the metrics."""
+        """Means of the metrics; where answers are scored, ``score`` is the task's and not a criterion's mean reward."""
+        if "score" in self.sums and any(self.count in log for log in logging_outputs):
+            logging_outputs = [{key: log[key] for key in log if key != "score"} for log in logging_outputs]
         super().reduce_metrics(logging_outputs, criterion)
 
         def total(key: str) -> float:
