@@ -107,6 +107,18 @@ read_media() {
     [[ -z ${PATCH_FRAME_SIZE:-} ]] || MEDIA+=(--patch-frame-size "$PATCH_FRAME_SIZE")
 }
 
+# choose_drawing: DRAWING then holds the flags of what turns codes into pictures and judges these, and where they go
+choose_drawing() {
+    need "$VQGAN" "VQGAN, weights of the tokenizer"
+    need "$VQGAN_CONFIG" "VQGAN_CONFIG, its sizes"
+    DRAWING=(--code-image-size "${CODE_IMAGE_SIZE:-256}" --vqgan-model-path "$VQGAN" --vqgan-config-path "$VQGAN_CONFIG")
+    if [[ -n $CLIP ]]; then
+        need "$CLIP" "CLIP, which compares pictures with captions"
+        DRAWING+=(--clip-model-path "$CLIP")
+    fi
+    [[ -z $GEN_IMAGES ]] || DRAWING+=(--gen-images-path "$GEN_IMAGES")
+}
+
 # ---- digits: a network so small that a CPU trains it in minutes
 
 # digits_text FOLDER: the flags of the tokenizer that make_digits has put there
@@ -186,6 +198,7 @@ Settings of all finetuning scripts:
   NETWORK       further flags of the network (default: those of UnIVAL)
   ARCH, SAVE_DIR, MAX_EPOCH, LR, WARMUP_RATIO, BATCH_SIZE, UPDATE_FREQ, PATCH_IMAGE_SIZE, LABEL_SMOOTHING, DROPOUT,
   DROP_PATH, SAMPLE_PATCH_NUM, VALIDATE_INTERVAL_UPDATES, SAVE_INTERVAL_UPDATES, WORKERS, SEED
+  VALIDATE_INTERVAL, SAVE_INTERVAL  epochs from one validation, and one checkpoint, to the next
   PRECISION     flags for the number format (GPU default: --fp16; CPU default: none)
   EXTRA         further flags for fairseq-train; they come last, and so win
   PROCESSES     processes on this node (default: one per GPU)
@@ -237,7 +250,8 @@ finetune() {
         --encoder-drop-path-rate "${DROP_PATH:-0.1}" --decoder-drop-path-rate "${DROP_PATH:-0.1}" \
         --optimizer adam --adam-betas "(0.9,0.999)" --adam-eps 1e-08 --weight-decay 0.01 --clip-norm 1.0 \
         --lr-scheduler polynomial_decay_ratio --maximize-best-checkpoint-metric --fixed-validation-seed 7 \
-        --no-epoch-checkpoints --keep-best-checkpoints 1 --save-interval 1 --validate-interval 1 \
+        --no-epoch-checkpoints --keep-best-checkpoints 1 \
+        --save-interval "${SAVE_INTERVAL:-1}" --validate-interval "${VALIDATE_INTERVAL:-1}" \
         --save-interval-updates "${SAVE_INTERVAL_UPDATES:-0}" --keep-interval-updates 1 --find-unused-parameters \
         --num-workers "${WORKERS:-4}" --seed "${SEED:-1}" --log-format simple --log-interval 10 \
         --save-dir "$SAVE_DIR" "${start[@]}" ${PRECISION-$(default_precision)} "$@" ${EXTRA:-}
@@ -258,7 +272,7 @@ Settings of all evaluation scripts:
   BPE_DIR       folder with encoder.json, vocab.bpe, dict.txt      TEXT  other tokenizer flags in its place
   IMAGE_DIR, VIDEO_DIR, AUDIO_DIR  folders that paths of pictures, films and sounds are relative to
   NUM_FRAMES, PATCH_FRAME_SIZE  frames of a film, and their side in pixels
-  BATCH_SIZE, PATCH_IMAGE_SIZE, BEAM, WORKERS
+  BATCH_SIZE, PATCH_IMAGE_SIZE, BEAM, WORKERS, SEED
   PRECISION     flags for the number format (GPU default: --fp16; CPU default: none)
   EXTRA         further flags for fairseq-generate
   DRY_RUN=1     only show the commands
@@ -295,7 +309,7 @@ evaluate() {
             # shellcheck disable=SC2086  # TEXT, PRECISION and EXTRA hold several words
             perform fairseq-generate "$file" --user-dir "$ROOT/unival_plugin" --task "$task" $TEXT "${MEDIA[@]}" \
                 --path "$checkpoint" "${average[@]}" --gen-subset "$split" --results-path "$results" \
-                --beam "${BEAM:-5}" --num-workers "${WORKERS:-2}" --seed 7 \
+                --beam "${BEAM:-5}" --num-workers "${WORKERS:-2}" --seed "${SEED:-7}" \
                 --distributed-world-size 1 ${PRECISION-$(default_precision)} "$@" ${EXTRA:-}
             [[ -n ${DRY_RUN:-} ]] || print_scores "$results/${split}_predict.meta.json"
         done

@@ -91,7 +91,8 @@ columns in the order of --selected-cols:
 
 example:
   unival data validate data/train_1.tsv --task caption --selected-cols 0,4,2 --workers 4
-  unival data validate data/vqa_val.tsv --task vqa_gen --answers data/answers.json""",
+  unival data validate data/vqa_val.tsv --task vqa_gen --answers data/answers.json
+  unival data validate data/coco_vqgan_train_1.tsv --task image_gen --code-image-size 256""",
     )
     parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help="TSV files")
     parser.add_argument(
@@ -104,6 +105,20 @@ example:
         default=None,
         metavar="FILE",
         help="answer set (JSON list or object, or a text file with an answer a line): other answers are reported",
+    )
+    parser.add_argument(
+        "--code-dict-size",
+        type=int,
+        default=None,
+        metavar="N",
+        help="codes of pictures must be below it (default: 8192)",
+    )
+    parser.add_argument(
+        "--code-image-size",
+        type=int,
+        default=None,
+        metavar="N",
+        help="side in pixels of the pictures that codes stand for (default: as the first row's number of codes says)",
     )
     parser.add_argument("--read-from-img-path", action="store_true", help="the picture column holds a path, not base64")
     parser.add_argument("--image-dir", type=Path, default=None, metavar="DIR", help="folder of the paths")

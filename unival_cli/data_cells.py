@@ -20,6 +20,9 @@ MEDIA = ("image", "film", "sound")
 FILM_FRAMES = 8
 """How many of a film are decoded, spread over all of it."""
 
+CODE_SPAN = 8
+"""Pixels that a code of a picture spans along a side."""
+
 ANSWERS_REMEDY = "write confidence|!+answer, joined by &&, as in 1.0|!+yes&&0.3|!+no"
 
 
@@ -73,6 +76,36 @@ class Report:
 
 
 @dataclass(frozen=True)
+class CodeRule:
+    """What the codes of a picture must be: as many as a square has, line by line.
+
+    Args:
+        size: codes are below it.
+        number: how many there are; None: any square.
+        owner: what has this number.
+    """
+
+    size: int = 8192
+    number: int | None = None
+    owner: str = ""
+
+    def fault(self, text: str) -> str | None:
+        """What is wrong with a cell, or None."""
+        codes = text.split()
+        for place, code in enumerate(codes, 1):
+            if not (code.isascii() and code.isdecimal() and len(code) < 10 and int(code) < self.size):
+                return (
+                    f"code {place} of {len(codes)} is {code[:20]!r}, not a number from 0 to {self.size - 1}: encode "
+                    "the picture again, or give the number of its tokenizer's codes as --code-dict-size"
+                )
+        if math.isqrt(len(codes)) ** 2 != len(codes):
+            return f"{len(codes)} codes are no square: encode the picture again, nothing may be cut off"
+        if self.number not in (None, len(codes)):
+            return f"{len(codes)} codes, but {self.owner} has {self.number}: encode all in one --code-image-size"
+        return None
+
+
+@dataclass(frozen=True)
 class CellChecker:
     """Checks single cells.
 
@@ -80,11 +113,13 @@ class CellChecker:
         image_dir: folder of the paths of pictures, films and sounds.
         from_path: picture cells hold paths.
         answers: the only answers allowed; None: any.
+        codes: what codes of pictures must be.
     """
 
     image_dir: Path | None = None
     from_path: bool = False
     answers: frozenset[str] | None = None
+    codes: CodeRule = CodeRule()
 
     def medium(self, kind: str, cell: str, where: str, report: Report) -> tuple[int, int] | None:
         """Decode a picture, some frames of a film, or a sound; width and height of the first two. Raises DataError."""
@@ -128,7 +163,17 @@ class CellChecker:
             return _box_fault(text, size)
         if kind == "type":
             return _type_fault(text, report)
+        if kind == "codes":
+            return self._codes_fault(text, report)
         return _label_fault(text, report) if kind == "label" else None
+
+    def _codes_fault(self, text: str, report: Report) -> str | None:
+        reason = self.codes.fault(text)
+        if reason is None:
+            codes = text.split()
+            report.spreads["codes a row"][len(codes)] += 1
+            report.spreads["different codes a row"][len(set(codes))] += 1
+        return reason
 
     def _answers_fault(self, text: str, report: Report) -> str | None:
         answers = []

@@ -18,16 +18,22 @@ class Schema:
         columns: pairs of name and kind. Kinds: ``id``, ``image``, ``film`` and ``sound`` (paths), ``captions`` (joined
             by ``&&``), ``text`` (needs a word), ``answers`` (``confidence|!+answer``, joined by ``&&``), ``box``
             (``x0,y0,x1,y1``, behind the image), ``label`` (one of LABELS), ``type`` (one of ROW_TYPES, the last cell),
-            ``any`` (may be empty).
+            ``codes`` (of a picture, with spaces between them), ``any`` (may be empty).
         selected_cols: the task's usual --selected-cols.
         key: the cells, by place, that no two rows may share together.
         types: for tasks whose rows differ: the columns of rows of each type.
+        others: for tasks that also read files with fewer or more columns: what those hold.
     """
 
     columns: Columns
     selected_cols: str
     key: tuple[int, ...] = (0,)
     types: Mapping[str, Columns] = field(default_factory=dict)
+    others: tuple[Schema, ...] = ()
+
+    def with_columns(self, number: int) -> Schema | None:
+        """This schema or the one of the others that has so many columns; None if there is none."""
+        return next((schema for schema in (self, *self.others) if len(schema.columns) == number), None)
 
     def of_row(self, cells: Sequence[bytes]) -> Columns:
         """The columns of a row, whose last cell may be its type; those of the task if the type is not known."""
@@ -36,7 +42,8 @@ class Schema:
     def describe(self) -> str:
         """One line for ``--help``."""
         types = f"; which of them a row needs depends on its type: {', '.join(self.types)}" if self.types else ""
-        return f"{', '.join(name for name, _ in self.columns)} (usual --selected-cols: {self.selected_cols}){types}"
+        own = f"{', '.join(name for name, _ in self.columns)} (usual --selected-cols: {self.selected_cols}){types}"
+        return "; or ".join([own, *(schema.describe() for schema in self.others)])
 
     def has(self, kind: str) -> bool:
         """Whether a column is of this kind."""
@@ -82,6 +89,16 @@ SCHEMAS = {
     "video_caption": _captions("film"),
     "video_vqa_gen": _questions("film"),
     "audio_caption": _captions("sound"),
+    # A picture with several captions has a row, with its id, for each.
+    "image_gen": Schema(
+        (("id", "id"), ("caption", "text"), ("codes", "codes")),
+        "0,2,1",
+        key=(0, 1),
+        others=(
+            Schema((("id", "id"), ("caption", "text")), "0,2", key=(0, 1)),
+            Schema((("id", "id"), ("image", "image"), ("caption", "text"), ("codes", "codes")), "0,1,2,3", key=(0, 2)),
+        ),
+    ),
     # A file may hold rows of several types and data sets, each of which counts its rows for itself.
     "unify_task": Schema(_pretraining(), "0,1,2,3,4,5,6,7", key=(0, 6, 7), types=ROW_TYPES),
 }

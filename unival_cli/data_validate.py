@@ -9,12 +9,12 @@ import sys
 from array import array
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .data_cells import MEDIA, BadCell, CellChecker, Report
+from .data_cells import CODE_SPAN, MEDIA, BadCell, CellChecker, CodeRule, Report
 from .data_schemas import SCHEMAS, Schema
 from .files import progress
 
@@ -90,16 +90,52 @@ def run_validate(args: argparse.Namespace) -> int:
     """Check all files; 1 if any row is bad."""
     from unival_plugin.errors import ConfigError
 
-    schema = SCHEMAS[args.task]
-    columns = parse_columns(args.selected_cols or schema.selected_cols)
-    if len(columns) != len(schema.columns):
-        raise ConfigError(f"--selected-cols needs {len(schema.columns)} columns for {args.task}: {schema.describe()}")
+    usual = SCHEMAS[args.task]
+    columns = parse_columns(args.selected_cols or usual.selected_cols)
+    schema = usual.with_columns(len(columns))
+    if schema is None:
+        numbers = " or ".join(map(str, sorted(len(each.columns) for each in (usual, *usual.others))))
+        raise ConfigError(f"--selected-cols needs {numbers} columns for {args.task}: {usual.describe()}")
     if args.workers < 1 or (args.limit is not None and args.limit < 1):
         raise ConfigError("--workers and --limit must be at least 1")
     if args.read_from_img_path and args.image_dir is None:
         raise ConfigError("--read-from-img-path needs --image-dir, the folder in which the paths start")
-    answers = _answers(args)
-    return int(any([_validate_file(path, schema, columns, answers, args) for path in args.files]))
+    cells = CellChecker(args.image_dir, args.read_from_img_path, _answers(args), _code_rule(schema, columns, args))
+    return int(any([_validate_file(path, schema, columns, cells, args) for path in args.files]))
+
+
+def _code_rule(schema: Schema, columns: tuple[int, ...], args: argparse.Namespace) -> CodeRule:
+    """What --code-dict-size and --code-image-size say; without the latter all rows must be like the first good one."""
+    from unival_plugin.errors import ConfigError
+
+    size, side = args.code_dict_size, args.code_image_size
+    if not schema.has("codes"):
+        if size is not None or side is not None:
+            raise ConfigError("--code-dict-size and --code-image-size are for columns with codes: leave them out")
+        return CodeRule()
+    if size is not None and size < 1:
+        raise ConfigError("--code-dict-size must be at least 1")
+    rule = CodeRule() if size is None else CodeRule(size)
+    if side is None:
+        return _first_codes(args.files[0], schema, columns, rule)
+    if side < CODE_SPAN or side % CODE_SPAN:
+        raise ConfigError(f"--code-image-size {side} is no multiple of {CODE_SPAN}, the pixels that a code spans")
+    return replace(rule, number=(side // CODE_SPAN) ** 2, owner=f"a picture of --code-image-size {side}")
+
+
+def _first_codes(path: Path, schema: Schema, columns: tuple[int, ...], rule: CodeRule) -> CodeRule:
+    """The rule with the number of codes of the first row that keeps it."""
+    from unival_plugin.data.tsv import TsvTable
+    from unival_plugin.errors import DataError
+
+    table = TsvTable(path, columns)
+    place = [kind for _, kind in schema.columns].index("codes")
+    for row in range(len(table)):
+        with suppress(DataError):
+            text = table.cell(row, place)
+            if text.strip() and rule.fault(text) is None:
+                return replace(rule, number=len(text.split()), owner=f"row {row + 1} of {path}")
+    return rule
 
 
 def _answers(args: argparse.Namespace) -> frozenset[str] | None:
@@ -127,7 +163,7 @@ def parse_columns(text: str) -> tuple[int, ...]:
 
 
 def _validate_file(
-    path: Path, schema: Schema, columns: tuple[int, ...], answers: frozenset[str] | None, args: argparse.Namespace
+    path: Path, schema: Schema, columns: tuple[int, ...], cells: CellChecker, args: argparse.Namespace
 ) -> bool:
     """Check one file, print its bad rows and statistics; whether there were bad rows."""
     from unival_plugin.data.tsv import TsvTable
@@ -136,7 +172,7 @@ def _validate_file(
     table = TsvTable(path, columns)
     if len(table) == 0:
         raise DataError(f"{path} is empty")
-    checker = RowChecker(table, schema, CellChecker(args.image_dir, args.read_from_img_path, answers))
+    checker = RowChecker(table, schema, cells)
     total = len(table) if args.limit is None else min(args.limit, len(table))
     whole = Report()
     bad_rows: set[int] = set()

@@ -73,7 +73,7 @@ def test_only_linear_scripts_freeze_what_others_train() -> None:
 
 
 def test_the_programs_know_all_flags() -> None:
-    rows = {**PUBLISHED, **table("averaging.tsv")}
+    rows = {**PUBLISHED, **table("averaging.tsv"), **table("image_gen.tsv")}
     commands = [dry(script)[0] for script in [*rows, *CAPTION_EVALUATIONS]]
     commands = [[command[0].rsplit("/", 1)[-1], *command[1:]] for command in commands]
     parsed = subprocess.run(

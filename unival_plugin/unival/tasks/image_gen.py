@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, Optional, cast
 
 import numpy as np
 import torch
@@ -20,14 +20,12 @@ from PIL import Image
 from torch import Tensor
 
 from ...data.dataset import Place, RowDataset
-from ...data.image import read_cell_image
-from ...data.media import Media, NoMedium
+from ...data.media import Media, NoMedium, Pictures
 from ...data.samples import Batch, Example, Sample
 from ...errors import ConfigError, DataError
 from ...generation.generator import Hypothesis, SequenceGenerator
 from ...generation.options import GenerationOptions
 from ...metrics.pictures import CLIP_REWARD_WEIGHT
-from .base import picture_options
 from .config import UnIVALTaskConfig, option
 from .drawing import Drawer, Drawing, PictureFiles, ranked
 from .rewarded import RewardedTask, RewardSearch
@@ -82,8 +80,7 @@ class DrawingReader:
     code_dict_size: int
 
     def __call__(self, cells: list[str], place: Place) -> Example:
-        picture = cells[1] if len(cells) > 3 else ""
-        column = 2 if picture else 1
+        picture, column = (cells[1], 2) if len(cells) > 3 else ("", 1)
         example = self._example(cells[0], cells[column], place(column), picture)
         codes = self._codes(cells[column + 1], place(column + 1)) if len(cells) > 2 else [0] * self.codes
         example.target = " ".join(f"<code_{code}>" for code in codes)
@@ -206,7 +203,13 @@ class ImageGenTask(RewardedTask):
     def search_options(self, options: GenerationOptions) -> GenerationOptions:
         """As the base; always draws at random, among all codes, as many as a picture has."""
         length = self.drawer.side**2
-        own = {"sampling": True, "gen_code": True, "min_len": length, "max_len_a": 0.0, "max_len_b": length}
+        own: dict[str, Any] = {
+            "sampling": True,
+            "gen_code": True,
+            "min_len": length,
+            "max_len_a": 0.0,
+            "max_len_b": length,
+        }
         options = super().search_options(options)
         if options.constraint_range is None:
             own["constraint_range"] = f"{self.first_code},{self.first_code + self.cfg.code_dict_size}"
@@ -291,8 +294,7 @@ class ImageGenTask(RewardedTask):
         row_id = str(sample["id"][place])
         if sample["has_code_images"][place]:
             cell = sample["code_images"][place].decode()
-            options = picture_options(self.cfg)
-            return read_cell_image(cell, f"picture of row {row_id}", options["folder"], limits=options["limits"])
+            return cast(Pictures, super().medium()).open(cell, f"picture of row {row_id}")
         target = sample["target"][place]
         codes = target[target.ge(self.first_code)]
         if not bool(codes.ne(self.first_code).any()):
@@ -320,6 +322,10 @@ class ImageGenTask(RewardedTask):
     def score(self, predictions: list[Drawing], references: list[str]) -> dict[str, np.ndarray]:
         """CLIP's cosine of the best picture of every row."""
         return {"score": np.array([drawing.scores[0] for drawing in predictions], dtype=np.float64)}
+
+    def describe(self, dataset: RowDataset, flags: dict[str, Any]) -> dict[str, Any]:
+        """As the base, with the size of the pictures."""
+        return {**super().describe(dataset, flags), "picture_size": self.cfg.code_image_size}
 
     def result(self, row_id: str, prediction: Drawing) -> dict[str, Any]:
         """Caption, scores, codes of the best picture and its file."""
