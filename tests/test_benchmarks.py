@@ -16,6 +16,7 @@ SCRIPTS = [
     "answers.py",
     "attention.py",
     "beam_search.py",
+    "code_sampling.py",
     "image_loader.py",
     "index_building.py",
     "log_mel.py",

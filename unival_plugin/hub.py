@@ -1,11 +1,11 @@
-"""Trained models for direct use: ``from_pretrained(path).caption(["dog.jpg"])``, ``.answer``, ``.ground``."""
+"""Trained models for direct use: ``from_pretrained(path).caption(["dog.jpg"])``, ``answer``, ``ground``, ``draw``."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Optional, Union
+from typing import Any, Optional, TypeVar, Union
 
 import numpy as np
 import torch
@@ -17,11 +17,13 @@ from .compat.averages import with_average_as_model
 from .compat.stored_options import adopt_options
 from .data.dataset import BadRow
 from .data.media import Media
-from .data.samples import Query, Sample, SampleEncoder, collate
+from .data.samples import Batch, Query, Sample, SampleEncoder, collate
 from .errors import CheckpointError, ConfigError, DataError
 from .generation.generator import Hypothesis, SequenceGenerator
 from .unival.tasks.answering import AnsweringTask
 from .unival.tasks.caption import CaptionTask
+from .unival.tasks.drawing import Drawer, Drawing
+from .unival.tasks.image_gen import ImageGenTask
 from .unival.tasks.refcoco import RefcocoTask
 from .unival.tasks.scored import ScoredTask
 from .unival.tasks.vqa_gen import VqaGenConfig
@@ -30,8 +32,11 @@ Source = Media
 """A path, an encoded picture, a PIL picture, frames uint8 (T, 3, H, W) or a waveform float32 (N,)."""
 Texts = Union[str, Sequence[str]]
 Box = tuple[float, float, float, float]
-TASKS = ("caption", "vqa_gen", "refcoco", "snli_ve", "video_caption", "video_vqa_gen", "audio_caption")
-TEXT_FILES = ("sentencepiece_model", "bpe_dir", "ans2label_file")
+TASKS = ("caption", "vqa_gen", "refcoco", "snli_ve", "video_caption", "video_vqa_gen", "audio_caption", "image_gen")
+FILES = ("sentencepiece_model", "bpe_dir", "ans2label_file", "vqgan_model_path", "vqgan_config_path", "clip_model_path")
+"""Options of tasks that name files or folders."""
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -72,11 +77,13 @@ def from_pretrained(
         adapter: file with what was trained on top of ``path`` (`unival convert --only-trained`).
         overrides: options of the task or model to replace, e.g. ``bpe_dir="bpe"``, and ``task="vqa_gen"`` (with
             ``prompt_type="prev_output", ans2label_file="answers.json"``) for a file that was trained for another task.
-            Text files that the checkpoint names but that are gone are also looked for beside the checkpoint.
+            Files that the checkpoint names but that are gone (tokenizers, answers, for pictures VQGAN and CLIP) are
+            also looked for beside the checkpoint.
 
     Raises:
         CheckpointError: a file is missing, damaged, unsafe, of another task or base, or holds no average.
-        ConfigError: a tokenizer or answer file is missing, or an option that the task needs.
+        ConfigError: a tokenizer or answer file is missing, or an option that the task needs; the weights of CLIP that
+            a file for ``image_gen`` names are gone and no others given (``clip_model_path=""``: none).
     """
     path = Path(path)
     state = checkpoint_utils.load_checkpoint_to_cpu(str(path), overrides or None)
@@ -88,8 +95,9 @@ def from_pretrained(
     if ema:
         with_average_as_model(state, path)
     task_cfg = state["cfg"].get("task") or {}
-    _find_text_files(task_cfg, path.parent)
+    _find_files(task_cfg, path.parent)
     _check_answer_options(task_cfg, overrides, path)
+    _expect_captions(task_cfg, path)
     models, cfg, task = checkpoint_utils.load_model_ensemble_and_task([str(path)], overrides or None, state=state)
     if not isinstance(task, ScoredTask):
         raise CheckpointError(
@@ -100,8 +108,8 @@ def from_pretrained(
     return Predictor([model.to(target).eval() for model in models], task, target)
 
 
-def _find_text_files(task_cfg: Any, folder: Path) -> None:
-    for name in TEXT_FILES:
+def _find_files(task_cfg: Any, folder: Path) -> None:
+    for name in FILES:
         stored = task_cfg.get(name)
         beside = folder / Path(stored).name if stored else None
         if beside is not None and not Path(stored).exists() and beside.exists():
@@ -123,6 +131,19 @@ def _check_answer_options(task_cfg: Any, given: dict[str, Any], path: Path) -> N
         raise ConfigError(
             f"{path}: holds no answers for {task_cfg['_name']}, it was trained for another task or with defaults; give "
             + " and ".join(missing)
+        )
+
+
+def _expect_captions(task_cfg: Any, path: Path) -> None:
+    """Pictures are drawn for captions alone, so there are no others to compare them with."""
+    if task_cfg.get("_name") != "image_gen":
+        return
+    task_cfg["eval_clip_method"] = "ti_sim"
+    clip = task_cfg.get("clip_model_path")
+    if clip and not Path(clip).exists():
+        raise ConfigError(
+            f"{path}: pictures are ranked by CLIP, but its weights {clip} do not exist; give --clip-model-path, or an "
+            'empty one ("") for pictures that are not ranked'
         )
 
 
@@ -171,6 +192,45 @@ class Predictor:
         found = self._all(media, texts, batch_size, generation)
         return [prediction.box for prediction in found if prediction.box is not None]
 
+    def draw(self, captions: Texts, batch_size: int = 4, **generation: Any) -> list[Drawing]:
+        """Pictures of captions, in order, each caption's best first; for task ``image_gen``.
+
+        They are drawn at random: the same after the same ``torch.manual_seed``, with the same batches. With CLIP's
+        weights their scores are the cosines by which they are ranked, otherwise log-probabilities.
+
+        Args:
+            captions: one or more.
+            batch_size: captions a batch.
+            generation: as in :meth:`caption`: ``beam_size`` (pictures a caption), ``sampling_topk``, ``sampling_topp``,
+                ``temperature``.
+
+        Raises:
+            DataError: an empty caption.
+            ConfigError: a bad option, a model loaded for another task, or one that names no VQGAN.
+            CheckpointError: the VQGAN or CLIP cannot be used.
+        """
+        drawings = []
+        for found in self.draw_each([captions] if isinstance(captions, str) else captions, batch_size, **generation):
+            if isinstance(found, str):
+                raise DataError(found)
+            drawings.append(found)
+        return drawings
+
+    def draw_each(self, captions: Sequence[str], batch_size: int = 4, **generation: Any) -> Iterator[Drawing | BadRow]:
+        """A :class:`Drawing` a caption, in order, drawn batch after batch; the reason where there is none, a str.
+
+        Args, raises: as :meth:`draw`, but an empty caption keeps its place.
+        """
+        task: ImageGenTask = self._expect(ImageGenTask, "image_gen")
+        _open(task.drawer.to(next(self.models[0].parameters()).device))
+        generator = SequenceGenerator(self.models, task.target_dictionary, task.answer_options(generation))
+        nothing = [b""] * len(captions)  # no file, after which messages would be named
+
+        def drawn(samples: list[Sample]) -> list[Drawing]:
+            return task.draw(*self._search(generator, samples))
+
+        return self._each_row(self._loader(nothing, captions, [""] * len(captions), batch_size), drawn)
+
     def stream(
         self,
         media: Sequence[Source],
@@ -192,41 +252,62 @@ class Predictor:
                 (``--add-object``), the caption (``--add-caption``).
 
         Raises:
-            ConfigError: a bad option, no texts for a task that needs them, or not as many as media.
+            ConfigError: a bad option, no texts for a task that needs them, not as many as media, or a task that draws.
         """
-        if batch_size < 1:
-            raise ConfigError(f"batch size {batch_size}: must be at least 1")
+        if isinstance(self.task, ImageGenTask):
+            raise ConfigError("task image_gen gives pictures for texts: use draw")
         if texts is None and not isinstance(self.task, CaptionTask):
             raise ConfigError(f"task {self.task.cfg._name} needs a text for every {self.task.medium().name}")
         options = self.task.answer_options(generation)
         if not 1 <= n_best <= options.beam_size:
             raise ConfigError(f"{n_best} best answers: give 1 to {options.beam_size} (the beam), or a larger beam")
-        rows = _Rows(
+        loader = self._loader(
             media,
             _each(texts or "", len(media), "texts"),
             _each(contexts, len(media), "contexts"),
-            self.task.query_reader(),
-            self.task.sample_encoder(),
+            batch_size,
+            workers,
         )
-        generator = SequenceGenerator(self.models, self.task.target_dictionary, options)
-        return self._stream(generator, DataLoader(rows, batch_size, num_workers=workers, collate_fn=list), n_best)
+        return self._stream(SequenceGenerator(self.models, self.task.target_dictionary, options), loader, n_best)
 
-    def _stream(self, generator: SequenceGenerator, batches: DataLoader, n_best: int) -> Iterator[Prediction]:
-        index = 0
-        for items in batches:
+    def _stream(self, generator: SequenceGenerator, loader: DataLoader, n_best: int) -> Iterator[Prediction]:
+        found = self._each_row(loader, lambda samples: self._answers(generator, samples, n_best))
+        for index, answers in enumerate(found):
+            yield Prediction(index=index, error=answers) if isinstance(answers, BadRow) else _best(index, answers)
+
+    def _loader(
+        self,
+        media: Sequence[Source],
+        texts: Sequence[str],
+        contexts: Sequence[str],
+        batch_size: int,
+        workers: int = 0,
+    ) -> DataLoader:
+        """Batches of samples, as lists; bad rows are among them."""
+        if batch_size < 1:
+            raise ConfigError(f"batch size {batch_size}: must be at least 1")
+        rows = _Rows(media, texts, contexts, self.task.query_reader(), self.task.sample_encoder())
+        return DataLoader(rows, batch_size, num_workers=workers, collate_fn=list)
+
+    def _each_row(self, loader: DataLoader, find: Callable[[list[Sample]], list[T]]) -> Iterator[T | BadRow]:
+        """What ``find`` makes of every sample of a batch, or why the row cannot be used, in order."""
+        for items in loader:
             good = [item for item in items if not isinstance(item, BadRow)]
-            answers = iter(self._answers(generator, good, n_best) if good else [])
+            found = iter(find(good) if good else [])
             for item in items:
-                yield Prediction(index=index, error=item) if isinstance(item, BadRow) else _best(index, next(answers))
-                index += 1
+                yield item if isinstance(item, BadRow) else next(found)
 
-    def _answers(self, generator: SequenceGenerator, samples: list[Sample], n_best: int) -> list[list[Answer]]:
+    def _search(self, generator: SequenceGenerator, samples: list[Sample]) -> tuple[list[list[Hypothesis]], Batch]:
+        """Hypotheses of samples, with their batch."""
         batch = collate(samples, self.task.target_dictionary.pad())
         more = self.task.collate_more()
         batch.update({**(more(samples) if more else {}), "is_dummy": False})
         if self.device.type == "cuda":
             batch = utils.move_to_cuda(batch, self.device)
-        hypotheses = self.task.inference_step(generator, self.models, batch)
+        return self.task.inference_step(generator, self.models, batch), batch
+
+    def _answers(self, generator: SequenceGenerator, samples: list[Sample], n_best: int) -> list[list[Answer]]:
+        hypotheses, batch = self._search(generator, samples)
         answers: list[list[Answer]] = [[] for _ in hypotheses]
         for place in range(n_best):
             # where a search found fewer, the first stands in and is left out again
@@ -236,12 +317,13 @@ class Predictor:
                     answers[row].append(_answer(prediction, hypotheses[row][place]))
         return answers
 
-    def _expect(self, kind: type, names: str) -> None:
+    def _expect(self, kind: type, names: str) -> Any:
         if not isinstance(self.task, kind):
             raise ConfigError(
                 f"this model was loaded for task {self.task.cfg._name}: load it with from_pretrained(path, "
                 f"task=...) for {names}"
             )
+        return self.task
 
     def _all(
         self, media: Sequence[Source], texts: Texts | None, batch_size: int, generation: dict[str, Any]
@@ -251,6 +333,12 @@ class Predictor:
             if prediction.error:
                 raise DataError(prediction.error)
         return predictions
+
+
+def _open(drawer: Drawer) -> None:
+    """Reads the files now: what is wrong with them should be known before the search."""
+    for name in ("tokenizer", "clip") if drawer.scores else ("tokenizer",):
+        getattr(drawer, name)
 
 
 def _answer(prediction: str | torch.Tensor, hypothesis: Hypothesis) -> Answer:

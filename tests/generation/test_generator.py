@@ -155,7 +155,7 @@ class TestOptions:
             ("[5]", "needs a JSON object"),
             ('{"beams": 5}', "unknown option 'beams'"),
             ('{"beam": 0}', "must be at least 1"),
-            ('{"sampling": true}', "only beam search"),
+            ('{"diverse_beam_groups": 2}', "only beam search and sampling"),
             ('{"constraint_range": "9"}', "two numbers"),
         ],
     )

@@ -218,7 +218,7 @@ class _Walk:
             if not len(ways):
                 continue
             order = (torch.arange(self.batch)[:, None] * len(nodes) + some).flatten().to(self.device)
-            # the decoder replaces what is in its cache and changes nothing in place: this copy leaves ours as it is
+            # reordering gives this copy keys and values of its own and replaces entries: ours stay as they are
             branch = {name: dict(entries) for name, entries in cache.items()}
             self.decoder.reorder_incremental_state(branch, order, encoder_shared=True)
             symbols = self.plan.trie.tokens[ways].repeat(self.batch).to(self.device)

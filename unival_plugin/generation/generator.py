@@ -1,9 +1,10 @@
-"""Beam search that shares one encoder copy among the hypotheses of a sentence.
+"""Beam search and sampling that share one encoder copy among the hypotheses of a sentence.
 
-Gives the hypotheses, scores and order of fairseq's generator (with a working n-gram blocker), from less work: keys and
-values of the encoder are computed and kept once per sentence instead of once per hypothesis, positions are not
-recomputed at every step, no normalised copy of the vocabulary scores is made, tokens that no hypothesis may have are
-not scored, what all hypotheses must begin with is read in one pass, and CPUs use faster products.
+The search gives the hypotheses, scores and order of fairseq's generator (with a working n-gram blocker), from less
+work: keys and values of the encoder are computed and kept once per sentence instead of once per hypothesis, positions
+are not recomputed at every step, no normalised copy of the vocabulary scores is made, tokens that no hypothesis may
+have are not scored, what all hypotheses must begin with is read in one pass, the cache only moves where the order of
+the rows changes, and CPUs use faster products. Sampling differs in one thing: the next tokens are drawn.
 
 Legend: B live sentences, K beam, R = B * K rows (the hypotheses of a sentence stand together), V vocabulary, C the
 columns of the vocabulary that are scored, t step.
@@ -20,11 +21,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..errors import ConfigError
 from ..modules.cpu_kernels import fast_cpu_kernels, have_large_cpu_layers
 from ..modules.trie import SPECIAL
 from .constraints import NEG_INF, SearchConstraints, block_repeated_ngrams, only
 from .grammar import Grammar
 from .options import GenerationOptions
+from .sampling import draw
 
 Hypothesis = dict[str, Any]
 
@@ -53,14 +56,29 @@ class _Beams:
         """R x 1: log-probabilities of the rows."""
         return self.scores[:, self.step - 1, None] if self.step else torch.zeros_like(self.scores[:, :1])
 
+    def reorder(self, order: Tensor) -> None:
+        """Goes on with the rows ``order``, int64."""
+        self.tokens = self.tokens.index_select(0, order)
+        self.scores = self.scores.index_select(0, order)
+
 
 class SequenceGenerator(nn.Module):
-    """Beam search for encoder-decoder models of this package.
+    """Beam search, or sampling, for encoder-decoder models of this package.
+
+    Sampling draws K hypotheses for each sentence, independently of each other, token by token from the probabilities
+    that the search would compare: after the temperature, the range or trie and the other constraints, among the most
+    likely tokens if the options say so. The numbers come from torch's global generator of the device, so the same seed
+    and the same batches give the same. A hypothesis' score is made of the log-probabilities of its tokens before the
+    choice was narrowed to the most likely, as in fairseq. Prefix tokens are never drawn but taken, and a hypothesis
+    that finds itself without any possible token (n-gram blocking may do this) is left out.
 
     Args:
         models: the ensemble; probabilities are averaged.
         tgt_dict: gives the ids of the start, padding, end and unknown symbols.
         options: how to search; keyword arguments override single fields (names of :class:`GenerationOptions`).
+
+    Raises:
+        ConfigError: a bad value, or ``sampling_topk`` or ``sampling_topp`` without ``sampling``.
     """
 
     def __init__(
@@ -69,6 +87,8 @@ class SequenceGenerator(nn.Module):
         super().__init__()
         self.models = list(models)
         self.options = (options or GenerationOptions()).with_flags(overrides, "generation")
+        if not self.options.sampling and (self.options.sampling_topk, self.options.sampling_topp) != (-1, -1):
+            raise ConfigError("sampling_topk and sampling_topp are of no use in beam search: give --sampling as well")
         self.bos, self.pad, self.eos, self.unk = tgt_dict.bos(), tgt_dict.pad(), tgt_dict.eos(), tgt_dict.unk()
         self.symbols_to_strip_from_output = {self.bos, self.eos}
 
@@ -155,10 +175,15 @@ class SequenceGenerator(nn.Module):
             self._advance(ensemble, state, keep, scores, rows, symbols, ends)
 
     def _candidates(self, ensemble: list[_Stepper], state: _Beams) -> tuple[Tensor, Tensor, Tensor]:
-        """The 2K best continuations of each sentence: cumulative scores, row numbers and symbols, each B x 2K."""
+        """The 2K best continuations of each sentence: cumulative scores, row numbers and symbols, each B x 2K.
+
+        When sampling: K drawn ones, B x K.
+        """
         scores, normaliser = self._scores(ensemble, state)
         forced = state.constraints.forced(state.step, len(scores))
-        if forced is None:
+        if self.options.sampling:
+            best, rows, places = self._drawn(scores - normaliser, state, forced)
+        elif forced is None:
             self._forbid(scores, state)
             best, rows, places = self._best(scores, state.totals - normaliser, len(state.sentences))
         else:
@@ -168,6 +193,21 @@ class SequenceGenerator(nn.Module):
         symbols = places if state.constraints.columns is None else state.constraints.columns[places]
         # impossible candidates may have to fill the beam: give them a symbol that does nothing
         return best, rows, symbols.masked_fill(best == NEG_INF, self.eos)
+
+    def _drawn(self, log_probs: Tensor, state: _Beams, forced: Optional[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """K draws for each sentence: cumulative scores, row numbers and columns, each B x K."""
+        sentences, beam, options = len(state.sentences), self.options.beam_size, self.options
+        count = beam * sentences // len(log_probs)  # all of a sentence from its one row in the first step
+        if forced is None:
+            self._forbid(log_probs, state)
+            places = draw(log_probs, count, options.sampling_topk, options.sampling_topp)
+        else:
+            taken = self._force(log_probs, state, forced)
+            places = draw(log_probs, count, options.sampling_topk, options.sampling_topp)
+            places = torch.where(forced.ne(self.pad)[:, None], taken, places)
+        scores = log_probs.gather(1, places) + state.totals
+        rows = torch.arange(len(scores), device=scores.device)[:, None].expand_as(scores)
+        return scores.view(sentences, beam), rows.reshape(sentences, beam), places.view(sentences, beam)
 
     def _best(self, scores: Tensor, offsets: Tensor, sentences: int) -> tuple[Tensor, Tensor, Tensor]:
         """The 2K best of each sentence among R x C scores plus R x 1 offsets: scores, rows and columns, B x 2K."""
@@ -209,12 +249,17 @@ class SequenceGenerator(nn.Module):
             state.constraints.mask(scores)
         return scores, normaliser
 
-    def _force(self, log_probs: Tensor, state: _Beams, forced: Tensor) -> None:
-        """Puts, in place, the rest of R x C log-probabilities behind each row's forced token, if it has one."""
+    def _force(self, log_probs: Tensor, state: _Beams, forced: Tensor) -> Tensor:
+        """Puts, in place, the rest of R x C log-probabilities behind each row's forced token, if it has one.
+
+        Returns:
+            The columns of the forced tokens, R x 1.
+        """
         places, kept = state.constraints.prefer(log_probs, forced, state.step)
         free = forced.eq(self.pad)
         self._forbid(log_probs, state, free)
         log_probs.scatter_(1, places, torch.where(free[:, None], log_probs.gather(1, places), kept))
+        return places
 
     def _forbid(self, scores: Tensor, state: _Beams, free: Optional[Tensor] = None) -> None:
         """Makes, in place, tokens impossible in R x C scores; rows that are not ``free`` may end before ``min_len``."""
@@ -262,7 +307,10 @@ class SequenceGenerator(nn.Module):
         symbols: Tensor,
         ends: Tensor,
     ) -> None:
-        """Makes the K best unfinished candidates of every unfinished sentence the rows of the next step."""
+        """Makes the K best unfinished candidates of every unfinished sentence the rows of the next step.
+
+        Where fewer are left, as when drawn ones have ended, rows without a chance fill their places.
+        """
         if len(keep) < len(state.sentences):
             kept = torch.tensor(keep, device=rows.device)
             state.constraints.keep_sentences(kept)
@@ -270,17 +318,18 @@ class SequenceGenerator(nn.Module):
                 stepper.keep_sentences(kept)
             scores, rows, symbols, ends = (x.index_select(0, kept) for x in (scores, rows, symbols, ends))
             state.sentences = [state.sentences[i] for i in keep]
-        # at most K of the 2K candidates end, because a row ends in one way only
+        scores = scores.masked_fill(ends, NEG_INF)
+        # at most K of 2K candidates end, because a row ends in one way only
         rank = ends * ends.shape[1] + torch.arange(ends.shape[1], device=rows.device)
         chosen = rank.topk(self.options.beam_size, dim=1, largest=False).indices
         order, symbols = rows.gather(1, chosen).flatten(), symbols.gather(1, chosen).flatten()
-        state.tokens = state.tokens.index_select(0, order)
-        state.scores = state.scores.index_select(0, order)
+        if not torch.equal(order, torch.arange(len(state.tokens), device=order.device)):
+            state.reorder(order)
+            for stepper in ensemble:
+                stepper.reorder(order)
         state.tokens[:, state.step + 1] = symbols
         state.scores[:, state.step] = scores.gather(1, chosen).flatten()
         state.constraints.advance(order, symbols, state.step)
-        for stepper in ensemble:
-            stepper.reorder(order)
         state.step += 1
 
 

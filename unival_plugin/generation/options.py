@@ -11,7 +11,7 @@ from ..errors import ConfigError
 
 # fairseq's flag names that differ from the generator's
 _RENAMED = {"beam": "beam_size", "lenpen": "len_penalty", "unkpen": "unk_penalty"}
-_UNSUPPORTED = ("sampling", "diverse_beam_groups", "match_source_len", "diversity_rate", "prefix_size", "lm_path")
+_UNSUPPORTED = ("diverse_beam_groups", "match_source_len", "diversity_rate", "prefix_size", "lm_path")
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class GenerationOptions:
     """How to search.
 
     Args:
-        beam_size: hypotheses kept per sentence, also the number returned.
+        beam_size: hypotheses kept per sentence, also the number returned; when sampling, the number drawn.
         max_len_a, max_len_b: at most ``int(a * S + b)`` tokens before the end symbol, S source tokens.
         min_len: no end symbol before this many tokens.
         normalize_scores: divide a hypothesis' score by ``length ** len_penalty``.
@@ -33,6 +33,10 @@ class GenerationOptions:
             only at the maximal length.
         zero_shot: ranges and sets of answers are applied after the softmax, so a token's score is its probability among
             all tokens instead of among the possible ones; answers are then compared with the prefix included.
+        sampling: draw hypotheses instead of searching for the best.
+        sampling_topk: draw among the k most likely tokens; -1: among all.
+        sampling_topp: draw among the fewest tokens that together have this probability; -1: among all. These two say
+            nothing without ``sampling``: the generator refuses them, a task that always samples switches it on.
 
     Raises:
         ConfigError: a value out of range.
@@ -51,6 +55,9 @@ class GenerationOptions:
     constraint_range: Optional[str] = None
     gen_code: bool = False
     zero_shot: bool = False
+    sampling: bool = False
+    sampling_topk: int = -1
+    sampling_topp: float = -1.0
 
     def __post_init__(self) -> None:
         for name, smallest in (("beam_size", 1), ("max_len_b", 0), ("min_len", 0), ("no_repeat_ngram_size", 0)):
@@ -58,7 +65,18 @@ class GenerationOptions:
                 raise ConfigError(f"generation option {name} is {getattr(self, name)}, it must be at least {smallest}")
         if self.temperature <= 0:
             raise ConfigError(f"generation option temperature is {self.temperature}, it must be positive")
+        self._check_sampling()
         self.id_range()
+
+    def _check_sampling(self) -> None:
+        if self.sampling_topk != -1 and self.sampling_topk < 1:
+            raise ConfigError(f"generation option sampling_topk is {self.sampling_topk}, it must be positive (-1: all)")
+        if self.sampling_topp != -1 and not 0 < self.sampling_topp <= 1:
+            raise ConfigError(
+                f"generation option sampling_topp is {self.sampling_topp}, it must be above 0 and at most 1 (-1: all)"
+            )
+        if self.sampling_topk != -1 and self.sampling_topp != -1:
+            raise ConfigError("generation options sampling_topk and sampling_topp exclude each other: drop one of them")
 
     def id_range(self) -> Optional[tuple[int, int]]:
         """``constraint_range`` as numbers."""
@@ -88,7 +106,7 @@ class GenerationOptions:
         """
         unsupported = [name for name in _UNSUPPORTED if flags.get(name) not in (None, False, 0, -1, -1.0)]
         if unsupported:
-            raise ConfigError(f"{where}: {', '.join(unsupported)} is not supported, only beam search is")
+            raise ConfigError(f"{where}: {', '.join(unsupported)} is not supported, only beam search and sampling are")
         values = {_RENAMED.get(key, key): value for key, value in flags.items() if value is not None}
         if "unnormalized" in values:
             values["normalize_scores"] = not values["unnormalized"]

@@ -86,10 +86,10 @@ def code_position_ids(code_image_size: int, bucket_size: int, length: int = MAX_
     """Grid id of every decoder position of an image written as codes, int64 ``(length,)``.
 
     Position 0 (the start symbol) has id 0, the next ``(code_image_size // 8)**2`` the cells of the code grid, the rest
-    the constant 1024 (UnIVAL, decoder buffer ``image_position_idx``).
+    the constant 1024 (UnIVAL, decoder buffer ``image_position_idx``), or the last id of a smaller grid.
     """
     side = code_image_size // 8
-    ids = torch.full((length,), MAX_TOKEN_POSITIONS, dtype=torch.int64)
+    ids = torch.full((length,), min(MAX_TOKEN_POSITIONS, bucket_size**2), dtype=torch.int64)
     ids[0] = 0
     cells = grid_ids(side, side, bucket_size)[: length - 1]
     ids[1 : 1 + cells.numel()] = cells

@@ -6,7 +6,8 @@ N encoder length, D width, H heads, V vocabulary.
 
 from __future__ import annotations
 
-from typing import Any, Optional, cast
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple, Optional, cast
 
 import torch
 import torch.nn.functional as F
@@ -15,15 +16,50 @@ from torch.utils.checkpoint import checkpoint
 
 from ...modules.positions import code_position_ids
 from ...modules.regularisation import drop_path_rates
+from .cache import KeyValueCache
 from .config import UnIVALConfig
 from .embeddings import RelativePositions, padding_bias, position_scores
 from .layers import DecoderLayer, KeysValues
 from .tuning import build_prompt
 
 POSITION_BLOCK = 32
-"""Position scores are computed for this many decoding steps at once."""
+"""Biases are computed for this many decoding steps at once."""
 
 State = dict[str, dict[str, Any]]
+
+
+class _Targets:
+    """Which decoder rows are pictures written as codes; the others are text.
+
+    Args:
+        codes: 1 or R bool; None: no row.
+    """
+
+    def __init__(self, codes: Optional[Tensor]) -> None:
+        self._codes = codes
+        self.have_codes = codes is not None
+        self.have_text = codes is None or not bool(codes.all())
+
+    def pick(self, text: Callable[[], Tensor], codes: Callable[[], Tensor]) -> Tensor:
+        """What is right for each row; what no row needs is not computed."""
+        if self._codes is None:
+            return text()
+        found = codes()
+        if not self.have_text:
+            return found
+        return torch.where(self._codes.view(-1, *[1] * (found.ndim - 1)), found, text())
+
+
+class _Biases(NamedTuple):
+    """Attention biases of consecutive decoding steps; they do not depend on the tokens."""
+
+    first: int  # position of the first step
+    own: list[Tensor]  # for each layer 1|R x H x steps x positions
+    cross: Tensor  # 1|B|R x H x steps x N
+
+    @property
+    def end(self) -> int:
+        return self.first + self.cross.shape[2]
 
 
 class UnIVALDecoder(RelativePositions):
@@ -107,36 +143,31 @@ class UnIVALDecoder(RelativePositions):
     ) -> tuple[Tensor, dict[str, Any]]:
         """As :meth:`forward` with ``features_only``."""
         cache = None if incremental_state is None else incremental_state.setdefault("unival_decoder", {})
-        done = 0 if cache is None or "self" not in cache else cache["self"][0][0].shape[2]
-        total = prev_output_tokens.shape[1]
-        self_scores, cross_scores = self._position_scores(total, encoder_out, code_masks, cache)
-        self_scores, cross_scores = self_scores[:, :, done:total, :total], cross_scores[:, :, done:total]
-        self_mask = self._self_mask(prev_output_tokens, done, self_scores.dtype)
-        if self_mask is not None:
-            self_scores = self_scores + self_mask
-        cross_pad = padding_bias(encoder_out["encoder_padding_mask"][0], cross_scores.dtype)
+        if cache is not None and "self" not in cache:
+            cache["self"] = [KeyValueCache() for _ in self.layers]
+        past: list[Optional[KeyValueCache]] = [None] * len(self.layers) if cache is None else cache["self"]
+        done, total = 0 if past[0] is None else past[0].length, prev_output_tokens.shape[1]
+        targets = _Targets(code_masks)
+        self_biases, cross_bias = self._biases(done, total, encoder_out, targets, cache)
+        self_mask = self._self_mask(prev_output_tokens, done, cross_bias.dtype)
+        cross_pad = padding_bias(encoder_out["encoder_padding_mask"][0], cross_bias.dtype)
         if cross_pad is not None:
-            cross_scores = cross_scores + cross_pad
+            cross_bias = cross_bias + cross_pad
         cross = self._cross_keys_values(encoder_out, cache)
-        relative = self._relative_buckets(done, total, code_masks)
 
         prompts = None if self.decoder_prompt_encoder is None else self.decoder_prompt_encoder(len(prev_output_tokens))
-        x = self._embed(prev_output_tokens, done, code_masks)
-        states, new_cache, weights = [x], [], None
-        for index, layer in enumerate(self.layers):
-            bias = self_scores + self._relative_scores(index, relative, code_masks)
-            past = cache["self"][index] if cache is not None and done else None
+        x = self._embed(prev_output_tokens, done, targets)
+        states, weights = [x], None
+        for index, (layer, bias) in enumerate(zip(self.layers, self_biases, strict=True)):
             last = index == len(self.layers) - 1
             prompt = None if prompts is None else prompts[index]
-            arguments = (x, cross[index], bias, cross_scores, past, need_attn and last, prompt)
+            bias = bias if self_mask is None else bias + self_mask
+            arguments = (x, cross[index], bias, cross_bias, past[index], need_attn and last, prompt)
             if self.config.checkpoint_activations and self.training:
-                x, keys_values, weights = checkpoint(layer, *arguments, use_reentrant=False)
+                x, weights = checkpoint(layer, *arguments, use_reentrant=False)
             else:
-                x, keys_values, weights = layer(*arguments)
+                x, weights = layer(*arguments)
             states.append(x)
-            new_cache.append(keys_values)
-        if cache is not None:
-            cache["self"] = new_cache
         x = self.layer_norm(x)
         return x, {"attn": [weights], "inner_states": [state.transpose(0, 1) for state in states]}
 
@@ -144,14 +175,13 @@ class UnIVALDecoder(RelativePositions):
         """R x T x D features -> R x T x V scores (before the softmax)."""
         return self.output_projection(features)
 
-    def _embed(self, tokens: Tensor, done: int, code_masks: Optional[Tensor]) -> Tensor:
+    def _embed(self, tokens: Tensor, done: int, targets: _Targets) -> Tensor:
         x = self.embed_scale * self.embed_tokens(tokens[:, done:])
-        total = tokens.shape[1]
         if not self.config.disable_entangle:
-            x = x + self._raw_positions(total, code_masks)[:, done:]
-        normed = self.layernorm_embedding(x)
-        if code_masks is not None:
-            normed = torch.where(code_masks[:, None, None], self.code_layernorm_embedding(x), normed)
+            total = tokens.shape[1]
+            positions = targets.pick(lambda: self._text_positions(total), lambda: self._code_positions(total))
+            x = x + positions[:, done:]
+        normed = targets.pick(lambda: self.layernorm_embedding(x), lambda: self.code_layernorm_embedding(x))
         return F.dropout(normed, self.config.dropout, self.training)
 
     def _text_positions(self, length: int) -> Tensor:
@@ -164,68 +194,69 @@ class UnIVALDecoder(RelativePositions):
     def _code_positions(self, length: int) -> Tensor:
         return self.embed_image_positions(self.image_position_idx[None, :length])
 
-    def _raw_positions(self, length: int, code_masks: Optional[Tensor]) -> Tensor:
-        """1 or R x length x D."""
-        positions = self._text_positions(length)
-        if code_masks is not None:
-            positions = torch.where(code_masks[:, None, None], self._code_positions(length), positions)
-        return positions
-
-    def _position_scores(
+    def _biases(
         self,
+        done: int,
         total: int,
         encoder_out: dict[str, list[Tensor]],
-        code_masks: Optional[Tensor],
+        targets: _Targets,
         cache: Optional[dict[str, Any]],
-    ) -> tuple[Tensor, Tensor]:
-        """Absolute position scores for at least ``total`` positions: 1|R x H x T x T and 1|B|R x H x T x N.
+    ) -> tuple[Iterator[Tensor], Tensor]:
+        """Biases of the new positions: for each layer 1|R x H x T' x T, and for all 1|B|R x H x T' x N.
 
-        They do not depend on the tokens, so incremental decoding computes them for a block of steps ahead.
+        Incremental decoding computes them for a block of steps ahead.
         """
         if cache is None:
-            return self._compute_position_scores(total, encoder_out, code_masks)
-        if "scores" not in cache or cache["scores"][0].shape[2] < total:
-            limit = max(self.embed_positions.num_embeddings, total)
-            ahead = min(-(-total // POSITION_BLOCK) * POSITION_BLOCK, limit)
-            cache["scores"] = self._compute_position_scores(ahead, encoder_out, code_masks)
-        return cache["scores"]
+            return self._compute_biases(0, total, encoder_out, targets)
+        block: Optional[_Biases] = cache.get("biases")
+        if block is None or block.end < total:
+            limit = min(self.embed_positions.num_embeddings, len(self.token_rp_bucket))
+            end = max(total, min(-(-total // POSITION_BLOCK) * POSITION_BLOCK, limit))
+            own, cross = self._compute_biases(done, end, encoder_out, targets)
+            block = cache["biases"] = _Biases(done, list(own), cross)
+        steps = slice(done - block.first, total - block.first)
+        return (bias[:, :, steps, :total] for bias in block.own), block.cross[:, :, steps]
 
-    def _compute_position_scores(
-        self, length: int, encoder_out: dict[str, list[Tensor]], code_masks: Optional[Tensor]
+    def _compute_biases(
+        self, done: int, total: int, encoder_out: dict[str, list[Tensor]], targets: _Targets
+    ) -> tuple[Iterator[Tensor], Tensor]:
+        own, cross = self._position_scores(done, total, encoder_out, targets)
+        buckets = self._relative_buckets(done, total, targets)
+        return (own + self._relative_scores(layer, buckets, targets) for layer in range(len(self.layers))), cross
+
+    def _position_scores(
+        self, done: int, total: int, encoder_out: dict[str, list[Tensor]], targets: _Targets
     ) -> tuple[Tensor, Tensor]:
-        positions = self.pos_ln(self._text_positions(length))
-        if code_masks is not None:
-            codes = self.image_pos_ln(self._code_positions(length))
-            positions = torch.where(code_masks[:, None, None], codes, positions)
+        """Absolute position scores of the positions behind ``done``: 1|R x H x T' x T and 1|B|R x H x T' x N."""
+        positions = targets.pick(
+            lambda: self.pos_ln(self._text_positions(total)), lambda: self.image_pos_ln(self._code_positions(total))
+        )
         source = encoder_out["position_embeddings"][0]
         if source.stride(0) == 0:  # one row expanded to the batch: all rows have the same positions
             source = source[:1]
+        new = positions[:, done:]
         own = position_scores(
-            self.self_pos_q_linear, self.self_pos_k_linear, positions, positions, self.heads, self.position_scaling
+            self.self_pos_q_linear, self.self_pos_k_linear, new, positions, self.heads, self.position_scaling
         )
-        if len(positions) > 1:  # one row per hypothesis: the hypotheses of a sentence are alike
-            positions = positions[:: len(positions) // len(encoder_out["encoder_padding_mask"][0])]
+        if len(new) > 1:  # one row per hypothesis: the hypotheses of a sentence are alike
+            new = new[:: len(new) // len(encoder_out["encoder_padding_mask"][0])]
         cross = position_scores(
-            self.cross_pos_q_linear, self.cross_pos_k_linear, positions, source, self.heads, self.position_scaling
+            self.cross_pos_q_linear, self.cross_pos_k_linear, new, source, self.heads, self.position_scaling
         )
         return own, cross
 
-    def _relative_buckets(self, done: int, total: int, code_masks: Optional[Tensor]) -> tuple[Tensor, Optional[Tensor]]:
-        """Buckets of the new positions as queries, (1 x) T' x T; looking all up would make every step O(T^2)."""
-        text = self.token_buckets(total)[done:]
-        if code_masks is None:
-            return text, None
+    def _relative_buckets(self, done: int, total: int, targets: _Targets) -> tuple[Tensor, Tensor]:
+        """Buckets of the positions behind ``done``, text T' x T and codes 1 x T' x T; empty where no row is such."""
+        text = self.token_buckets(total)[done:] if targets.have_text else self.token_rp_bucket[:0]
         ids = self.image_position_idx[None, :total]
-        return text, self.patch_buckets(ids[:, done:], ids)
+        return text, self.patch_buckets(ids[:, done:] if targets.have_codes else ids[:, :0], ids)
 
-    def _relative_scores(
-        self, layer: int, buckets: tuple[Tensor, Optional[Tensor]], code_masks: Optional[Tensor]
-    ) -> Tensor:
+    def _relative_scores(self, layer: int, buckets: tuple[Tensor, Tensor], targets: _Targets) -> Tensor:
         """1|R x H x T' x T."""
-        scores = self.token_relative_scores(layer, buckets[0])
-        if code_masks is None or buckets[1] is None:
-            return scores
-        return torch.where(code_masks[:, None, None, None], self.patch_relative_scores(layer, buckets[1]), scores)
+        return targets.pick(
+            lambda: self.token_relative_scores(layer, buckets[0]),
+            lambda: self.patch_relative_scores(layer, buckets[1]),
+        )
 
     def _self_mask(self, tokens: Tensor, done: int, dtype: torch.dtype) -> Optional[Tensor]:
         """Causal and padding mask as a bias; None where a single new position may see everything."""
@@ -250,7 +281,7 @@ class UnIVALDecoder(RelativePositions):
     def reorder_incremental_state(
         self, incremental_state: State, new_order: Tensor, encoder_shared: bool = False
     ) -> None:
-        """Follows a reordering of the decoder rows.
+        """Follows a reordering of the decoder rows; keys and values are copied, even where nothing moves.
 
         Args:
             new_order: int64, the row that each new row continues; there may be more or fewer rows than before.
@@ -260,12 +291,13 @@ class UnIVALDecoder(RelativePositions):
         cache = incremental_state.get("unival_decoder")
         if not cache or "self" not in cache:
             return
-        rows = cache["self"][0][0].shape[0]
-        cache["self"] = [(k.index_select(0, new_order), v.index_select(0, new_order)) for k, v in cache["self"]]
+        rows = cache["self"][0].rows
+        cache["self"] = [each.reordered(new_order) for each in cache["self"]]
         if not encoder_shared:
             self.select_sentences(incremental_state, new_order)
-        if len(cache["scores"][0]) == rows > 1:
-            cache["scores"] = (cache["scores"][0].index_select(0, new_order), cache["scores"][1])
+        biases: _Biases = cache["biases"]
+        if len(biases.own[0]) == rows > 1:
+            cache["biases"] = biases._replace(own=[each.index_select(0, new_order) for each in biases.own])
 
     reorder_incremental_state_scripting = reorder_incremental_state
 
@@ -276,9 +308,9 @@ class UnIVALDecoder(RelativePositions):
             return
         batch = cache["cross"][0][0].shape[0]
         cache["cross"] = [(k.index_select(0, sentences), v.index_select(0, sentences)) for k, v in cache["cross"]]
-        own, cross = cache["scores"]
-        if len(cross) == batch > 1:
-            cache["scores"] = (own, cross.index_select(0, sentences))
+        biases: _Biases = cache["biases"]
+        if len(biases.cross) == batch > 1:
+            cache["biases"] = biases._replace(cross=biases.cross.index_select(0, sentences))
 
     def max_positions(self) -> int:
         """Longest target in tokens."""

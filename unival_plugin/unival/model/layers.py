@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ...modules.attention import MultiheadAttention
 from ...modules.regularisation import DropPath
+from .cache import KeyValueCache
 from .config import ACTIVATIONS, UnIVALConfig
 from .tuning import build_adapter
 
@@ -152,10 +153,10 @@ class DecoderLayer(_Layer):
         cross: KeysValues,
         self_bias: Tensor,
         cross_bias: Tensor,
-        past: Optional[KeysValues] = None,
+        past: Optional[KeyValueCache] = None,
         need_weights: bool = False,
         prompt: Optional[KeysValues] = None,
-    ) -> tuple[Tensor, KeysValues, Optional[Tensor]]:
+    ) -> tuple[Tensor, Optional[Tensor]]:
         """One layer.
 
         Args:
@@ -163,18 +164,17 @@ class DecoderLayer(_Layer):
             cross: keys and values of the encoder output, each B x H x N x d with R a multiple of B.
             self_bias: broadcastable to R x H x T x (past + T), causal and padding mask included.
             cross_bias: broadcastable to B x H x (T or 1) x N, padding mask included.
-            past: keys and values of earlier positions, each R x H x past x d.
+            past: keys and values of earlier positions, each R x H x past x d; those of ``x`` are appended.
             need_weights: also return the attention to the encoder.
             prompt: keys and values that come before all positions, each R x H x p x d.
 
         Returns:
-            R x T x D, all self-attention keys and values without the prompt's, R x T x N weights averaged over heads or
-            None.
+            R x T x D, and R x T x N weights averaged over heads or None.
         """
         normed = self._before(self.self_attn_layer_norm, x)
         keys, values = self.self_attn.keys_values(normed)
         if past is not None:
-            keys, values = torch.cat([past[0], keys], dim=2), torch.cat([past[1], values], dim=2)
+            keys, values = past.extend(keys, values)
         branch = self._attend_self(self.self_attn_ln, normed, (keys, values), self_bias, prompt)
         x = self._after(self.self_attn_layer_norm, x + self.drop_path(self._drop(branch)))
 
@@ -190,4 +190,4 @@ class DecoderLayer(_Layer):
         if need_weights:
             weights = self.encoder_attn.weights(shared, cross[0], cross_bias).mean(dim=1).view(rows, length, -1)
         x = self._after(self.encoder_attn_layer_norm, x + self.drop_path(self._drop(branch)))
-        return self._feed_forward(x), (keys, values), weights
+        return self._feed_forward(x), weights

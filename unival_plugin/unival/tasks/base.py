@@ -230,7 +230,7 @@ class UnIVALTask(FairseqTask):
     def build_generator(
         self, models: Any, args: Any, seq_gen_cls: Any = None, extra_gen_cls_kwargs: Any = None, **_: Any
     ) -> SequenceGenerator:
-        """Beam search with fairseq's generation flags.
+        """Beam search, or sampling, with fairseq's generation flags.
 
         Raises:
             ConfigError: a kind of search that is not supported.
