@@ -9,12 +9,14 @@ from typing import Any
 
 import pytest
 import torch
+from made_drawers import SIDE, Brightness, make_drawer
 from made_models import COLOURS, make_checkpoint
 from PIL import Image
 
 from unival_cli.main import main
 from unival_plugin.errors import CheckpointError, ConfigError, DataError
 from unival_plugin.hub import Predictor, from_pretrained
+from unival_plugin.unival.tasks.drawing import Drawer, Drawing
 
 
 @pytest.fixture(scope="module")
@@ -162,6 +164,58 @@ class TestTexts:
         options = {"prompt_type": "none", "ans2label_file": str(tmp_path / "answers.txt")}
         predictor = from_pretrained(checkpoint, "cpu", task="vqa_gen", **options)
         assert set(predictor.answer(pictures, "how many?")) <= {"one", "two"}
+
+
+class TestDrawing:
+    @pytest.fixture(scope="class")
+    def drawer(self, digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Predictor:
+        return from_pretrained(make_drawer(digits, tmp_path_factory.mktemp("drawer")), "cpu")
+
+    def test_captions_become_pictures(self, drawer: Predictor) -> None:
+        drawings = drawer.draw(["one", "a two", "three"], batch_size=2, beam_size=4)
+        assert [drawing.caption for drawing in drawings] == ["one", "a two", "three"]
+        for drawing in drawings:
+            assert [picture.size for picture in drawing.pictures] == [(SIDE, SIDE)] * 4
+            assert len(drawing.codes) == 4 and drawing.scores == sorted(drawing.scores, reverse=True)
+            assert max(drawing.scores) <= 0  # log-probabilities
+        assert [drawing.caption for drawing in drawer.draw("one")] == ["one"] and drawer.draw([]) == []
+
+    def test_the_best_by_clip_comes_first(self, drawer: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(Drawer, "clip", Brightness())
+        monkeypatch.setattr(drawer.task.drawer, "clip_model_path", "clip.pt")
+        [drawing] = drawer.draw("one", beam_size=6)
+        assert drawing.scores == Brightness().similarity(drawing.pictures, []).tolist()
+        assert drawing.scores == sorted(drawing.scores, reverse=True) and drawing.scores[0] > drawing.scores[-1]
+
+    def test_torchs_seed_decides(self, drawer: Predictor) -> None:
+        drawn = []
+        for seed in (1, 1, 2):
+            torch.manual_seed(seed)
+            drawn.append([drawing.best_codes for drawing in drawer.draw([str(n) for n in range(6)])])
+        assert drawn[0] == drawn[1] != drawn[2]
+
+    def test_an_empty_caption_keeps_its_place(self, drawer: Predictor) -> None:
+        found = list(drawer.draw_each(["one", " ", "three"]))
+        assert [isinstance(each, Drawing) for each in found] == [True, False, True]
+        assert str(found[1]) == "text 1: the caption is empty; fill it in or delete the row"
+        with pytest.raises(DataError, match="text 0: the caption is empty"):
+            drawer.draw([""])
+
+    def test_what_cannot_be_drawn(
+        self, drawer: Predictor, predictor: Predictor, pictures: list[Path], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        with pytest.raises(ConfigError, match=r"loaded for task caption.* for image_gen"):
+            predictor.draw(["one"])
+        with pytest.raises(ConfigError, match="use draw"):
+            drawer.stream(pictures[:1], "one")
+        with pytest.raises(ConfigError, match="batch size 0"):
+            drawer.draw(["one"], batch_size=0)
+        monkeypatch.setattr(drawer.task, "drawer", Drawer(SIDE, 4))
+        with pytest.raises(ConfigError, match="drawn by a tokenizer: give --vqgan-model-path"):
+            drawer.draw_each(["one"])  # told at once, not with the first picture
+        monkeypatch.setattr(drawer.task, "drawer", Drawer(SIDE, 4, "gone.ckpt", "gone.yaml"))
+        with pytest.raises(CheckpointError, match="gone"):
+            drawer.draw(["one"])
 
 
 class TestCommand:

@@ -14,7 +14,7 @@ DISTRIBUTION = "unival-plugin"
 # Subcommand -> (module with ``add_arguments(parser)`` and ``run(args) -> int``, help line). The module is imported only
 # when its subcommand is asked for, and must not import torch, fairseq or numpy before ``run``.
 COMMANDS = {
-    "predict": ("unival_cli.predict", "answer for pictures with a trained checkpoint: captions, answers, boxes"),
+    "predict": ("unival_cli.predict", "use a trained checkpoint: captions, answers, boxes, pictures for texts"),
     "inspect": ("unival_cli.inspect", "show what a checkpoint holds, without executing anything in it"),
     "convert": ("unival_cli.convert", "rewrite a checkpoint: .pt or .safetensors, averaged weights, fewer bits"),
     "merge": ("unival_cli.merge", "average checkpoints, or merge them in other ways, into one"),

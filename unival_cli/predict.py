@@ -1,27 +1,46 @@
-"""``unival predict``: answers for pictures, films and sounds, one line of JSON each."""
+"""``unival predict``: answers for pictures, films and sounds, or pictures for texts, one line of JSON each."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import sys
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Optional, TextIO
 
-from .predict_rows import SUFFIXES, Row, expand, prepare, rows_of_file, unanswered
+from . import predict_pictures as pictures
+from .predict_rows import SUFFIXES, TEXT, Key, Row, expand, prepare, rows_of_file, unanswered
 
 ALIASES = {"vqa": "vqa_gen", "video_vqa": "video_vqa_gen"}
 MEDIA = {
     **dict.fromkeys(("caption", "vqa", "vqa_gen", "refcoco", "snli_ve"), "image"),
     **dict.fromkeys(("video_caption", "video_vqa", "video_vqa_gen"), "video"),
     "audio_caption": "audio",
+    pictures.TASK: TEXT,
 }
 """What tasks answer for."""
 CAPTIONS = {"caption", "video_caption", "audio_caption"}
-FLAGS = ("beam", "max_len_b", "no_repeat_ngram_size", "lenpen")
+WORD_FLAGS = ("max_len_b", "no_repeat_ngram_size", "lenpen")
+FLAGS = ("beam", *WORD_FLAGS, *pictures.SEARCH)
 ANSWER_OPTIONS = ("prompt_type", "ans2label_file", "val_inference_type")
 OVERRIDES = ("bpe_dir", "sentencepiece_model", *ANSWER_OPTIONS)
+DRAWING = {pictures.TASK}
+ONLY_FOR: tuple[tuple[tuple[str, ...], set[str], str], ...] = (
+    (("draw",), DRAWING | {"refcoco"}, "for --task refcoco and image_gen: other tasks give no boxes and no pictures"),
+    (
+        ANSWER_OPTIONS,
+        set(MEDIA) - CAPTIONS - DRAWING - {"refcoco"},
+        "for vqa, video_vqa and snli_ve: other tasks have no set of answers",
+    ),
+    (pictures.FLAGS, DRAWING, "for --task image_gen: other tasks draw no pictures"),
+    (WORD_FLAGS, set(MEDIA) - DRAWING, "for answers in words: all pictures have the same number of codes"),
+    (("workers",), set(MEDIA) - DRAWING, "for files that are decoded: captions need none"),
+)
+"""Arguments, the tasks that have them, and why others have not."""
+BATCH_SIZE = 16
 SETTINGS = (
     *("prompt_type", "val_inference_type", "noconstraints", "add_object", "add_caption", "max_image_size"),
     "box_grammar",
@@ -38,12 +57,15 @@ EPILOG = """examples:
   unival predict --task snli_ve --path snli_ve.pt --text "a dog is asleep" dog.jpg
   unival predict --task video_caption --path video_caption.pt film.mp4
   unival predict --task refcoco --path refcoco.pt --text "the left dog" --draw drawn/ dog.jpg
+  unival predict --task image_gen --path image_gen.pt --text "a three above a seven" --beam 8
+  unival predict --task image_gen --path image_gen.pt --input captions.txt --draw drawn/ --output drawn.jsonl
   unival predict --task vqa --path caption.pt --prompt-type prev_output --ans2label-file answers.json \\
       --text "is it raining?" photos/
 
 The tasks: caption describes; vqa answers a question; snli_ve says whether a picture implies a statement (yes, no,
 maybe); refcoco finds what an expression means and gives a box x0, y0, x1, y1 in pixels of the picture. video_caption,
-audio_caption and video_vqa do the same for films and sounds.
+audio_caption and video_vqa do the same for films and sounds. image_gen draws what a text says, --beam pictures a text,
+and writes them, best first, and a sheet of them (contact_sheet.png) to the folder --draw.
 
 A folder stands for all pictures (films, sounds) below it; a pattern in quotes ('photos/*.jpg') is expanded here. Rows
 of --input FILE have "image", "video" or "audio" (a path relative to FILE) and "text"; "context" is for models trained
@@ -51,10 +73,12 @@ with --add-object or --add-caption:
   questions.jsonl: {"image": "dog.jpg", "text": "what is it?"}
   questions.csv:   image,text
                    dog.jpg,what is it?
+For image_gen they have only "text"; in a .txt file every line is one.
 
 A line of the answer has "image" ("video", "audio"), "text" and "caption", "answer" or "box", and "score" (a
-log-probability). With --output, the same command continues where an interrupted one stopped. A row that cannot be used
-gets a line with "error", and the exit status is then 1."""
+log-probability); for image_gen "text", "pictures" (files, best first), "score" (of the best: CLIP's cosine with the
+text, or without CLIP a log-probability) and "scores". With --output, the same command continues where an interrupted
+one stopped. A row that cannot be used gets a line with "error", and the exit status is then 1."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -62,7 +86,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = EPILOG
     parser.add_argument("media", nargs="*", metavar="FILE|FOLDER|GLOB", help="pictures, films or sounds to answer for")
-    parser.add_argument("--text", help="question, statement or expression for all these files")
+    parser.add_argument("--text", help="question, statement or expression for all these files, or what to draw")
     parser.add_argument("--input", type=Path, metavar="FILE", help="files and texts in a .jsonl or .csv file instead")
     parser.add_argument("--task", choices=tuple(MEDIA), default="caption", help="what to answer (default: caption)")
     parser.add_argument("--path", required=True, metavar="CKPT", help="checkpoint (.pt or .safetensors)")
@@ -73,14 +97,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", type=Path, metavar="FILE", help="write JSON lines to FILE (default: print them)")
     parser.add_argument("--overwrite", action="store_true", help="begin FILE anew instead of continuing it")
     parser.add_argument(
-        "--draw", type=Path, metavar="FOLDER", help="also write the pictures with their boxes (refcoco)"
+        "--draw",
+        type=Path,
+        metavar="FOLDER",
+        help="folder for pictures: copies with boxes (refcoco; default: none), or what is drawn (image_gen; default: "
+        f"{pictures.FOLDER})",
     )
-    parser.add_argument("--n-best", type=int, default=1, metavar="K", help="tell the K best answers, at most the beam")
-    parser.add_argument("--batch-size", type=int, default=16, help="files a batch (default: 16)")
-    parser.add_argument("--workers", type=int, default=0, help="processes that decode files (default: 0)")
+    parser.add_argument(
+        "--n-best",
+        type=int,
+        metavar="K",
+        help="tell the K best answers (default: 1) or keep the K best pictures (default: all), at most the beam",
+    )
+    parser.add_argument(
+        "--batch-size",
+        type=int,
+        help=f"files a batch (default: {BATCH_SIZE}), or texts to draw (default: {pictures.BATCH_SIZE})",
+    )
+    parser.add_argument("--workers", type=int, help="processes that decode files (default: 0)")
     parser.add_argument("--device", help="cpu, cuda, cuda:1 … (default: the GPU if there is one)")
     search = parser.add_argument_group("search (default: as in the checkpoint's validation)")
-    search.add_argument("--beam", type=int, help="hypotheses of beam search")
+    search.add_argument("--beam", type=int, help="hypotheses of beam search, or pictures drawn for a text")
     search.add_argument("--max-len-b", type=int, help="longest answer in tokens")
     search.add_argument("--no-repeat-ngram-size", type=int, help="no n-gram of this size twice in an answer")
     search.add_argument("--lenpen", type=float, help="length penalty: > 1 favours long answers")
@@ -96,32 +133,57 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     stored.add_argument(
         "--val-inference-type", choices=("allcand", "beamsearch"), help="score every possible answer, or search"
     )
+    pictures.add_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Runs ``unival predict``; returns 1 if a row could not be used, else 0."""
+    from .files import progress
+
     args.task = ALIASES.get(args.task, args.task)
-    rows = _rows(args)
-    drawing = None if args.draw is None else _Drawing(args.draw, rows)
+    _refuse_useless(args)
+    rows = pictures.rows_of(args) if args.task in DRAWING else _rows(args)
+    boxes = _Boxes(args.draw, rows) if args.draw is not None and args.task not in DRAWING else None
     from unival_plugin.checkpoints.reading import sha256
     from unival_plugin.hub import from_pretrained
 
-    overrides = {name: getattr(args, name) for name in OVERRIDES if getattr(args, name)}
-    predictor = from_pretrained(args.path, args.device, args.ema, args.adapter, task=args.task, **overrides)
-    given = {name: getattr(args, name) for name in FLAGS if getattr(args, name) is not None}
+    predictor = from_pretrained(args.path, args.device, args.ema, args.adapter, task=args.task, **_overrides(args))
+    given = pictures.search_flags({name: getattr(args, name) for name in FLAGS if getattr(args, name) is not None})
+    answers: pictures.Painter | _Answers = (
+        pictures.Painter(predictor, args, given) if args.task in DRAWING else _Answers(predictor, args, given, boxes)
+    )
     how = {
         "task": args.task,
         "checkpoint": {"path": str(args.path), "sha256": sha256(Path(args.path)), "ema": args.ema},
         **({"adapter": sha256(Path(args.adapter))} if args.adapter else {}),
         **_settings(predictor.task),
         "generation": predictor.task.answer_options(given).as_dict(),
-        "n_best": args.n_best,
+        **answers.how(),
     }
-    if args.output is None:
-        return _write(predictor, rows, args, given, drawing, sys.stdout)
-    left = unanswered(rows, prepare(args.output, MEDIA[args.task], how, args.overwrite))
-    with args.output.open("a", encoding="utf-8") as file:
-        return _write(predictor, left, args, given, drawing, file)
+    done = Counter[Key]() if args.output is None else prepare(args.output, MEDIA[args.task], how, args.overwrite)
+    total = len(unanswered(rows, done))
+    with nullcontext(sys.stdout) if args.output is None else args.output.open("a", encoding="utf-8") as file:
+        failed = _write(progress(answers.lines(rows, done, how), total, args.task, answers.unit), file)
+    for told in (f"{failed} of {total} {answers.failure}" if failed else "", answers.finish(args.output)):
+        if told:
+            print(f"unival predict: {told}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def _refuse_useless(args: argparse.Namespace) -> None:
+    """Raises ConfigError for arguments that mean nothing for the task."""
+    from unival_plugin.errors import ConfigError
+
+    for names, tasks, why in ONLY_FOR:
+        useless = [name for name in names if getattr(args, name) is not None]
+        if useless and args.task not in tasks:
+            raise ConfigError(f"--{useless[0].replace('_', '-')} is {why}")
+
+
+def _overrides(args: argparse.Namespace) -> dict[str, str]:
+    """Options in place of the checkpoint's; an empty file of the pictures means none."""
+    given = {name: getattr(args, name) for name in OVERRIDES if getattr(args, name)}
+    return given | {name: getattr(args, name) for name in pictures.FILES if getattr(args, name) is not None}
 
 
 def _rows(args: argparse.Namespace) -> list[Row]:
@@ -135,13 +197,6 @@ def _rows(args: argparse.Namespace) -> list[Row]:
     medium = MEDIA[args.task]
     if bool(args.media) == (args.input is not None):
         raise ConfigError("give either files or --input FILE")
-    if args.draw is not None and args.task != "refcoco":
-        raise ConfigError("--draw is for --task refcoco: other tasks give no boxes")
-    useless = [name for name in ANSWER_OPTIONS if getattr(args, name)]
-    if useless and args.task in {*CAPTIONS, "refcoco"}:
-        raise ConfigError(
-            f"--{useless[0].replace('_', '-')} is for vqa, video_vqa and snli_ve: other tasks have no set of answers"
-        )
     if args.input is not None:
         if args.text is not None:
             raise ConfigError("--text is for files named on the command line; --input FILE has its own texts")
@@ -174,11 +229,12 @@ def _settings(task: Any) -> dict[str, Any]:
 
 
 def _sizes(task: Any) -> dict[str, Any]:
-    """What the network sees of a file."""
+    """What the network sees of a file, or draws for a text."""
     names = {
         "image": ("patch_image_size",),
         "video": ("patch_frame_size", "num_frames", "sample_type"),
         "audio": ("max_audio_len", "sample_rate", "audio_sample_rate"),
+        TEXT: ("max_src_length", "code_image_size", "sampling_times"),
     }
     return {name: _plain(task.cfg[name]) for name in names[MEDIA[str(task.cfg._name)]]}
 
@@ -188,55 +244,69 @@ def _plain(value: Any) -> Any:
     return value if value is None or isinstance(value, (bool, int, float)) else str(value)
 
 
-def _write(
-    predictor: Any,
-    rows: list[Row],
-    args: argparse.Namespace,
-    flags: dict[str, Any],
-    drawing: Optional[_Drawing],
-    file: TextIO,
-) -> int:
-    from .files import progress
-
+def _write(lines: Iterable[dict[str, Any]], file: TextIO) -> int:
+    """Writes lines as they come; how many tell of an error."""
     failed = 0
-    for row, found in progress(_answered(predictor, rows, args, flags), len(rows), args.task, "file"):
-        line = row.line()
-        if isinstance(found, str):
-            failed += 1
-            line["error"] = found
-        else:
-            line |= _shown(found, args.task)
-            if args.n_best > 1:
-                line["n_best"] = [_shown(answer, args.task) for answer in found.n_best]
-            if drawing is not None:
-                line["drawn"] = str(drawing.draw(row, found.box))
+    for line in lines:
+        failed += "error" in line
         print(json.dumps(line, ensure_ascii=False), file=file, flush=True)
-    if failed:
-        what = "files could not be read" if args.task in CAPTIONS else "rows could not be answered"
-        print(f"unival predict: {failed} of {len(rows)} {what}", file=sys.stderr)
-    return 1 if failed else 0
+    return failed
 
 
-def _answered(
-    predictor: Any, rows: list[Row], args: argparse.Namespace, flags: dict[str, Any]
-) -> Iterator[tuple[Row, Any]]:
-    """Every row with its prediction, or with the reason why there is none."""
-    good = [row for row in rows if not row.error]
-    stream = predictor.stream(
-        [row.path for row in good],
-        [row.text for row in good],
-        args.batch_size,
-        args.workers,
-        args.n_best,
-        [row.context for row in good],
-        **flags,
-    )
-    for row in rows:
-        if row.error:
-            yield row, row.error
-        else:
-            prediction = next(stream)
-            yield row, prediction.error or prediction
+class _Answers:
+    """Answers rows with words or boxes."""
+
+    unit = "file"
+
+    def __init__(
+        self, predictor: Any, args: argparse.Namespace, generation: dict[str, Any], boxes: Optional[_Boxes]
+    ) -> None:
+        self._predictor, self._task, self._generation, self._boxes = predictor, args.task, generation, boxes
+        self._n_best = 1 if args.n_best is None else args.n_best
+        self._batch_size = BATCH_SIZE if args.batch_size is None else args.batch_size
+        self._workers = args.workers or 0
+        self.failure = "files could not be read" if args.task in CAPTIONS else "rows could not be answered"
+
+    def how(self) -> dict[str, Any]:
+        """What besides checkpoint and search decides about the answers."""
+        return {"n_best": self._n_best}
+
+    def lines(self, rows: list[Row], done: Counter[Key], how: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        """A line for every row that is not answered yet."""
+        for row, found in self._answered(unanswered(rows, done)):
+            line = row.line()
+            if isinstance(found, str):
+                line["error"] = found
+            else:
+                line |= _shown(found, self._task)
+                if self._n_best > 1:
+                    line["n_best"] = [_shown(answer, self._task) for answer in found.n_best]
+                if self._boxes is not None:
+                    line["drawn"] = str(self._boxes.draw(row, found.box))
+            yield line
+
+    def _answered(self, rows: list[Row]) -> Iterator[tuple[Row, Any]]:
+        """Every row with its prediction, or with the reason why there is none."""
+        good = [row for row in rows if not row.error]
+        stream = self._predictor.stream(
+            [row.path for row in good],
+            [row.text for row in good],
+            self._batch_size,
+            self._workers,
+            self._n_best,
+            [row.context for row in good],
+            **self._generation,
+        )
+        for row in rows:
+            if row.error:
+                yield row, row.error
+            else:
+                prediction = next(stream)
+                yield row, prediction.error or prediction
+
+    def finish(self, output: Optional[Path]) -> str:
+        """There is nothing more to write or say."""
+        return ""
 
 
 def _shown(answer: Any, task: str) -> dict[str, Any]:
@@ -246,7 +316,7 @@ def _shown(answer: Any, task: str) -> dict[str, Any]:
     return {"caption" if task in CAPTIONS else "answer": answer.text, "score": score}
 
 
-class _Drawing:
+class _Boxes:
     """Writes copies of pictures with a box, named after the picture, with a number that stands for picture and text.
 
     Raises:

@@ -17,17 +17,20 @@ SUFFIXES = {
 }
 """Of files that are looked for in folders, by medium, which also names the first cell of a row."""
 
-Key = tuple[str, str, str]
+TEXT = "text"
+"""Instead of a medium: rows of texts alone."""
+
+Key = tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Row:
-    """A picture, film or sound with its text.
+    """A picture, film or sound with its text, or a text alone.
 
     Attributes:
-        medium: "image", "video" or "audio".
-        name: of the file as the user gave it; repeated in the output.
-        path: where it is.
+        medium: "image", "video", "audio" or "text".
+        name: of the file as the user gave it, or the text alone; repeated in the output.
+        path: where the file is.
         text, context: empty where there is none.
         error: why the row cannot be used.
     """
@@ -42,7 +45,7 @@ class Row:
     @property
     def key(self) -> Key:
         """What an answer in the output belongs to."""
-        return self.name, self.text, self.context
+        return (self.name, self.text, self.context)[: len(cells_of(self.medium))]
 
     def line(self) -> dict[str, Any]:
         """The beginning of the row's line in the output."""
@@ -50,9 +53,9 @@ class Row:
         return {name: value for name, value in cells if value or name == self.medium}
 
 
-def cells_of(medium: str) -> tuple[str, str, str]:
+def cells_of(medium: str) -> tuple[str, ...]:
     """Names of the cells of a row."""
-    return medium, "text", "context"
+    return (TEXT,) if medium == TEXT else (medium, TEXT, "context")
 
 
 def expand(patterns: list[str], medium: str) -> list[Path]:
@@ -78,16 +81,17 @@ def expand(patterns: list[str], medium: str) -> list[Path]:
 def rows_of_file(path: Path, medium: str) -> list[Row]:
     """Rows of a ``.jsonl`` or ``.csv`` file with the medium and, as the task needs, ``text`` and ``context``.
 
-    A line that cannot be used becomes a row with ``error``.
+    Texts alone may also be the lines of a ``.txt`` file. A line that cannot be used becomes a row with ``error``.
 
     Raises:
         ConfigError: another kind of file, not UTF-8, no rows, or a CSV file without a header that names the medium.
     """
     from unival_plugin.errors import ConfigError
 
-    kinds = {".jsonl": _json_cells, ".csv": _csv_cells}
+    kinds = {".jsonl": _json_cells, ".csv": _csv_cells, **({".txt": _lines} if medium == TEXT else {})}
     if path.suffix.lower() not in kinds:
-        raise ConfigError(f"--input {path}: needs a .jsonl file or a .csv file with a header")
+        more = ", or a .txt file with a text a line" if medium == TEXT else ""
+        raise ConfigError(f"--input {path}: needs a .jsonl file or a .csv file with a header{more}")
     try:
         rows = [_row(path, medium, number, cells) for number, cells in kinds[path.suffix.lower()](path, medium)]
     except (UnicodeDecodeError, csv.Error) as error:
@@ -107,13 +111,20 @@ def _json_cells(path: Path, medium: str) -> Iterator[tuple[int, Any]]:
                     yield number, f"not valid JSON ({error})"
 
 
+def _lines(path: Path, medium: str) -> Iterator[tuple[int, Any]]:
+    with path.open(encoding="utf-8-sig") as file:
+        for number, line in enumerate(file, start=1):
+            if line.strip():
+                yield number, {medium: line.strip()}
+
+
 def _csv_cells(path: Path, medium: str) -> Iterator[tuple[int, Any]]:
     from unival_plugin.errors import ConfigError
 
     with path.open(encoding="utf-8-sig", newline="") as file:
         reader = csv.DictReader(file)
         if medium not in (reader.fieldnames or ()):
-            raise ConfigError(f"--input {path}: the first line must name the columns: {medium},text")
+            raise ConfigError(f"--input {path}: the first line must name the columns: {','.join(cells_of(medium)[:2])}")
         for cells in reader:
             yield reader.line_num, {name: cells[name] or "" for name in cells_of(medium) if name in cells}
 
@@ -123,11 +134,15 @@ def _row(path: Path, medium: str, number: int, cells: Any) -> Row:
     if isinstance(cells, str):
         return Row(medium, where, path, error=f"{where}: {cells}")
     values = [cells.get(name, "") for name in cells_of(medium)] if isinstance(cells, dict) else []
-    if not values or not values[0] or not all(isinstance(value, str) for value in values):
-        example = f'{{"{medium}": "file{min(SUFFIXES[medium])}", "text": "what is it?"}}'
-        return Row(medium, where, path, error=f"{where}: needs texts, as in {example}")
-    name, text, context = values
-    return Row(medium, name, path.parent / name, text, context)
+    if not values or not all(isinstance(value, str) for value in values) or not values[0].strip():
+        return Row(medium, where, path, error=f"{where}: needs texts, as in {_example(medium)}")
+    name, *texts = values
+    return Row(medium, name, path if medium == TEXT else path.parent / name, *texts)
+
+
+def _example(medium: str) -> str:
+    cells = {TEXT: "a dog"} if medium == TEXT else {medium: f"file{min(SUFFIXES[medium])}", TEXT: "what is it?"}
+    return json.dumps(cells)
 
 
 def prepare(output: Path, medium: str, how: dict[str, Any], overwrite: bool) -> Counter[Key]:
@@ -161,7 +176,7 @@ def _finished(output: Path, medium: str) -> Counter[Key]:
                 break
             kept += len(line)
             cells = json.loads(line)
-            done[str(cells[medium]), str(cells.get("text", "")), str(cells.get("context", ""))] += 1
+            done[tuple(str(cells.get(name, "")) for name in cells_of(medium))] += 1
     with output.open("rb+") as file:
         file.truncate(kept)
     return done
