@@ -106,7 +106,9 @@ def _statement_item(picture: Image.Image, cells: Sequence[str], predicted: Any) 
 
 _QUESTION_KEYS = ("question_id", "uniq_id")
 TASKS = {
-    "caption": SheetTask(_caption_item, _decode, "0,4,2", "id, picture, caption", ("image_id", "image"), "caption"),
+    "caption": SheetTask(
+        _caption_item, _decode, "0,4,2", "id, picture, caption", ("image_id", "image", "picture"), "caption"
+    ),
     "vqa_gen": SheetTask(
         _question_item, _decode, "0,5,2,3", "id, picture, question, answers", _QUESTION_KEYS, "answer"
     ),

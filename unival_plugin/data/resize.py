@@ -36,6 +36,8 @@ _PROBES = (
 
 def resize_planes(image: Image.Image, width: int, height: int) -> np.ndarray:
     """Resize an RGB picture to uint8 planes ``(3, height, width)``, pixel-identical to Pillow's bicubic ``resize``."""
+    if image.size == (width, height):
+        return planes(image)
     kernel = _compiled()
     if kernel is None:
         return planes(image.resize((width, height), Image.Resampling.BICUBIC))
