@@ -79,17 +79,17 @@ training=(DATA="$epochs$DATA/codes_val.tsv" EXTRA="$precision" ARCH=unival_tiny
 echo "== stage 1: cross entropy (log: $FOLDER/stage_1/train.log)"
 bash "$ROOT/run_scripts/image_gen/unival_image_gen_stage_1.sh" "${common[@]}" "${training[@]}" INIT_FROM= \
     SAVE_DIR="$FOLDER/stage_1" MAX_UPDATE="${MAX_UPDATE:-2000}" WARMUP_UPDATES=120 LR="${LR:-2e-3}" \
-    BATCH_SIZE="${BATCH_SIZE:-32}" UPDATE_FREQ=1 SAVE_INTERVAL=1 VALIDATE_INTERVAL=4 SAVE_INTERVAL_UPDATES=500 2>&1 |
+    BATCH_SIZE="${BATCH_SIZE:-32}" UPDATE_FREQ=1 SAVE_INTERVAL=1 VALIDATE_INTERVAL=5 2>&1 |
     follow_log "$FOLDER/stage_1"
 perform cp "$DATA/digits.model" "$FOLDER/stage_1/"
 LAST=stage_1
 
-if ((${REWARD_UPDATES:-200} > 0)); then
+if ((${REWARD_UPDATES:-80} > 0)); then
     echo "== stage 2: CLIP as the reward (log: $FOLDER/stage_2/train.log)"
     bash "$ROOT/run_scripts/image_gen/unival_image_gen_stage_2.sh" "${common[@]}" "${training[@]}" \
         INIT_FROM="$FOLDER/stage_1/checkpoint_last.pt" SAVE_DIR="$FOLDER/stage_2" FREEZE= \
-        MAX_UPDATE="${REWARD_UPDATES:-200}" LR="${REWARD_LR:-1e-4}" BATCH_SIZE="${REWARD_BATCH_SIZE:-16}" \
-        SCST_ARGS='{"beam":5}' SAVE_INTERVAL_UPDATES=100 VALIDATE_INTERVAL_UPDATES=100 2>&1 |
+        MAX_UPDATE="${REWARD_UPDATES:-80}" LR="${REWARD_LR:-2e-4}" BATCH_SIZE="${REWARD_BATCH_SIZE:-16}" \
+        SCST_ARGS='{"beam":5}' SAVE_INTERVAL_UPDATES=40 VALIDATE_INTERVAL_UPDATES=0 2>&1 |
         follow_log "$FOLDER/stage_2"
     perform cp "$DATA/digits.model" "$FOLDER/stage_2/"
     LAST=stage_2
