@@ -64,21 +64,21 @@ jobs=2
 [[ -z ${DRY_RUN:-} ]] || jobs=1
 { printf 'train_%d\n' $(seq "$FILES"); printf 'val\ntest\n'; } | xargs -P $jobs -I{} bash -euc 'encode {}'
 
-# one file an epoch: twice the one with single digits, then the others again and again
-epochs=$(printf "$DATA/codes_train_%d.tsv," 1 1)
-for _ in {1..4}; do epochs+=$(printf "$DATA/codes_train_%d.tsv," $(seq 2 "$FILES")); done
+# one file an epoch: twice the one with single digits, then the others again and again; rewards are for the others alone
+mixed=$(printf "$DATA/codes_train_%d.tsv," $(seq 2 "$FILES"))
+epochs=$(printf "$DATA/codes_train_%d.tsv," 1 1)$mixed$mixed$mixed$mixed
 
 # what all three scripts are told
 text="--bpe sentencepiece --sentencepiece-model $DATA/digits.model --code-dict-size 128 --num-bins 64"
 common=(TEXT="$text" CODE_IMAGE_SIZE=64 VQGAN="$TOKENIZER/last.ckpt" VQGAN_CONFIG="$TOKENIZER/model.yaml"
     CLIP="$FOLDER/clip/clip.safetensors" GEN_IMAGES=)
-training=(DATA="$epochs$DATA/codes_val.tsv" EXTRA="$precision" ARCH=unival_tiny
+training=(EXTRA="$precision" ARCH=unival_tiny
     NETWORK="--entangle-position-embedding --decoder-layers 4" DROPOUT=0 DROP_PATH=0 WORKERS=0
     BATCH_SIZE_VALID=50 EVAL_ARGS='{"beam":4,"temperature":0.9}')
 
 echo "== stage 1: cross entropy (log: $FOLDER/stage_1/train.log)"
 bash "$ROOT/run_scripts/image_gen/unival_image_gen_stage_1.sh" "${common[@]}" "${training[@]}" INIT_FROM= \
-    SAVE_DIR="$FOLDER/stage_1" MAX_UPDATE="${MAX_UPDATE:-2000}" WARMUP_UPDATES=120 LR="${LR:-2e-3}" \
+    DATA="$epochs$DATA/codes_val.tsv" SAVE_DIR="$FOLDER/stage_1" MAX_UPDATE="${MAX_UPDATE:-2000}" WARMUP_UPDATES=120 LR="${LR:-2e-3}" \
     BATCH_SIZE="${BATCH_SIZE:-32}" UPDATE_FREQ=1 SAVE_INTERVAL=1 VALIDATE_INTERVAL=5 2>&1 |
     follow_log "$FOLDER/stage_1"
 perform cp "$DATA/digits.model" "$FOLDER/stage_1/"
@@ -87,7 +87,7 @@ LAST=stage_1
 if ((${REWARD_UPDATES:-80} > 0)); then
     echo "== stage 2: CLIP as the reward (log: $FOLDER/stage_2/train.log)"
     bash "$ROOT/run_scripts/image_gen/unival_image_gen_stage_2.sh" "${common[@]}" "${training[@]}" \
-        INIT_FROM="$FOLDER/stage_1/checkpoint_last.pt" SAVE_DIR="$FOLDER/stage_2" FREEZE= \
+        DATA="$mixed$DATA/codes_val.tsv" INIT_FROM="$FOLDER/stage_1/checkpoint_last.pt" SAVE_DIR="$FOLDER/stage_2" FREEZE= \
         MAX_UPDATE="${REWARD_UPDATES:-80}" LR="${REWARD_LR:-2e-4}" BATCH_SIZE="${REWARD_BATCH_SIZE:-16}" \
         SCST_ARGS='{"beam":5}' SAVE_INTERVAL_UPDATES=40 VALIDATE_INTERVAL_UPDATES=0 2>&1 |
         follow_log "$FOLDER/stage_2"

@@ -86,10 +86,11 @@ def test_limit_and_missing_predictions_leave_pictures_out(table, tmp_path):
     assert [(caption, reference) for _, caption, reference in items] == [("a dog", "a dog&&one dog")]
 
 
-def test_json_lines_name_picture_files(tmp_path):
+@pytest.mark.parametrize("name", ["image", "picture"])
+def test_json_lines_name_picture_files(tmp_path, name):
     picture().save(tmp_path / "one.png")
     lines = tmp_path / "out.jsonl"
-    lines.write_text('{"image": "one.png", "caption": "a cat"}\n')
+    lines.write_text(f'{{"{name}": "one.png", "caption": "a cat"}}\n')
     output = tmp_path / "sheet.png"
     flags = ["--predictions", str(lines), "--image-dir", str(tmp_path), "--output", str(output)]
     assert contact_sheet.main(flags) == 0

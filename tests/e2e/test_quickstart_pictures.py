@@ -55,6 +55,11 @@ def test_single_digits_come_first_and_only_once(commands: list[list[str]]) -> No
     assert names[-1] == "codes_val.tsv"
 
 
+def test_rewards_are_for_pictures_of_all_kinds(commands: list[list[str]]) -> None:
+    """With single digits alone it forgot how to draw several."""
+    assert "codes_train_1.tsv" not in files(of_tool(commands, "fairseq-train")[1])
+
+
 def test_all_use_the_same_tokenizer_and_clip(commands: list[list[str]]) -> None:
     (tokenizer,), (clip,) = (of_tool(commands, name) for name in ("digits_tokenizer.py", "digits_clip.py"))
     users = of_tool(commands, "fairseq-train") + of_tool(commands, "fairseq-generate")
