@@ -29,7 +29,7 @@ PACKAGE = ROOT / "unival_plugin"
 DOCUMENTS = [ROOT / "README.md", ROOT / "checkpoints.md", ROOT / "datasets.md", *sorted((ROOT / "docs").glob("*.md"))]
 WITH_FLAGS = [
     ROOT / "checkpoints.md",
-    *(ROOT / "docs" / name for name in ("model.md", "tasks.md", "merging.md", "pretraining.md")),
+    *(ROOT / "docs" / name for name in ("model.md", "tasks.md", "merging.md", "pretraining.md", "pictures.md")),
 ]
 VOCABULARY = 59457
 
