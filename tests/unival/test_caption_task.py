@@ -174,7 +174,7 @@ class TestMistakes:
 
     def test_unsupported_search(self, task: CaptionTask) -> None:
         with pytest.raises(ConfigError, match="only beam search"):
-            task.build_generator([], Namespace(sampling=True, beam=5))
+            task.build_generator([], Namespace(diversity_rate=0.5, beam=5))
 
     def test_the_base_task_is_no_task(self, digits: Path) -> None:
         from unival_plugin.unival.tasks.base import UnIVALTask

@@ -197,6 +197,8 @@ def test_decoding_is_that_of_the_tokenizer(task: ImageGenTask) -> None:
     codes = codes_of("0 1 2 3")
     pixels = (task.drawer.tokenizer.decode(codes[None])[0].permute(1, 2, 0) + 1) / 2 * 255
     np.testing.assert_array_equal(np.asarray(task.drawer.decode([codes])[0]), pixels.numpy().astype(np.uint8))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        np.testing.assert_array_equal(np.asarray(task.drawer.decode([codes])[0]), pixels.numpy().astype(np.uint8))
     assert task.drawer.decode([]) == []
 
 

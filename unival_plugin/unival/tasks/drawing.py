@@ -132,11 +132,12 @@ class Drawer:
         return ClipScorer(self.clip_model_path, self._device)
 
     def decode(self, codes: Sequence[Tensor]) -> list[Image.Image]:
-        """Pictures of codes, each int64 (S, S)."""
+        """Pictures of codes, each int64 (S, S); always in float32, so that training and evaluation see the same."""
         pictures = []
         for start in range(0, len(codes), DECODED_AT_ONCE):
             part = torch.stack(list(codes[start : start + DECODED_AT_ONCE])).to(self._device)
-            shares = (self.tokenizer.decode(part) + 1) / 2
+            with torch.autocast(self._device.type, enabled=False):
+                shares = (self.tokenizer.decode(part) + 1) / 2
             pixels = (shares * 255).to(torch.uint8)  # cut off, not rounded, as the original
             pictures += [Image.fromarray(each.numpy()) for each in pixels.permute(0, 2, 3, 1).cpu()]
         return pictures
