@@ -170,6 +170,15 @@ def test_codes_of_another_size_are_noticed_before_the_first_batch(options: dict[
         task.get_batch_iterator(task.dataset(split), max_sentences=2)
 
 
+def test_a_bad_first_row_can_be_left_out(options: dict[str, Any], tmp_path: Path) -> None:
+    path = tmp_path / "bad.tsv"
+    path.write_text("1\ta four\t1 2 x 4\n2\ta six\t1 2 3 4\n", encoding="utf-8")
+    task = make_task(**{**options, "data": f"{path},{path}"}, on_bad_row="skip")
+    task.load_dataset("train")
+    (batch,) = task.get_batch_iterator(task.dataset("train"), max_sentences=2).next_epoch_itr(shuffle=False)
+    assert (batch["id"].tolist(), batch["bad_rows"]) == (["2"], 1)
+
+
 def test_the_network_must_have_positions_for_the_same_size(task: ImageGenTask) -> None:
     with pytest.raises(ConfigError, match="made for 32"):
         task.build_model(SimpleNamespace(code_image_size=32))
