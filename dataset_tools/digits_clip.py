@@ -31,6 +31,7 @@ from clip_training import HALVINGS, HEAD_WIDTH, Plan, configuration, measure, tr
 from digits_wrong_captions import all_captions
 from output_folder import MANIFEST, check_free, complete_folder
 from PIL import Image
+from plan_flags import adds_flags
 from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -134,7 +135,6 @@ def write_clip(network: nn.Module, config: dict[str, Any], folder: Path) -> None
 
 
 def _parser() -> argparse.ArgumentParser:
-    plan = Plan()
     parser = argparse.ArgumentParser(
         description="Train a small CLIP on pictures of digits and their captions (rows of digits.py).",
         epilog="example: python dataset_tools/digits_clip.py --rows data/digits/train_1.tsv data/digits/train_2.tsv "
@@ -142,13 +142,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
 
-    def add(name: str, help: str, **options: Any) -> None:
-        field = name.replace("-", "_")
-        if field in Plan.__dataclass_fields__:
-            default = getattr(plan, field)
-            options = {"type": type(default), "default": default, "metavar": "N", **options}
-        parser.add_argument(f"--{name}", help=help, **options)
-
+    add = adds_flags(parser, Plan())
     add("rows", "tables with pictures (base64) and captions", type=Path, nargs="+", required=True, metavar="FILE")
     add("selected-cols", "numbers of the columns (from 0) of id, picture and caption", type=_columns, default="0,4,2")
     add("measure", "table of other pictures, to measure how well right captions are told", type=Path, metavar="FILE")

@@ -29,6 +29,7 @@ from typing import Any, Optional
 import torch
 from output_folder import MANIFEST, check_free, complete_folder
 from PIL import Image
+from plan_flags import adds_flags
 from tokenizer_training import CODE_SIDE, Plan, measure, train
 from torch import Tensor
 
@@ -95,7 +96,6 @@ def build(output: Path, rows: Sequence[Path], column: int, plan: Plan, overwrite
 
 
 def _parser() -> argparse.ArgumentParser:
-    plan = Plan()
     parser = argparse.ArgumentParser(
         description="Train a small image tokenizer on the pictures of rows, such as those of digits.py.",
         epilog="example: python dataset_tools/digits_tokenizer.py --rows data/digits/train_2.tsv --selected-cols 0,4 "
@@ -103,13 +103,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
 
-    def add(name: str, help: str, **options: Any) -> None:
-        field = name.replace("-", "_")
-        if field in Plan.__dataclass_fields__:
-            default = getattr(plan, field)
-            options = {"type": type(default), "default": default, "metavar": "N", **options}
-        parser.add_argument(f"--{name}", help=help, **options)
-
+    add = adds_flags(parser, Plan())
     needed: dict[str, Any] = {"required": True, "default": argparse.SUPPRESS}
     add("rows", "tables with pictures (base64)", type=Path, nargs="+", metavar="FILE", **needed)
     add(
