@@ -26,17 +26,15 @@ from importlib import import_module, metadata
 from pathlib import Path
 from typing import Any, Optional
 
-import torch
 from clip_training import HALVINGS, HEAD_WIDTH, Plan, configuration, measure, train
 from digits_wrong_captions import all_captions
 from output_folder import MANIFEST, check_free, complete_folder
-from PIL import Image
 from plan_flags import adds_flags
+from square_pictures import read_squares
 from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from unival_cli.files import progress
 from unival_cli.light import light
 
 TOOL = "digits_clip.py"
@@ -50,23 +48,15 @@ def read_rows(paths: Sequence[Path], columns: tuple[int, int], size: int) -> tup
     Raises:
         DataError: a file or a picture cannot be used, or a caption is none of digits.py.
     """
-    images, tables, planes = light("data.image"), light("data.tsv"), light("data.resize").planes
-    found = [tables.TsvTable(path, columns) for path in paths]
-    pictures = torch.empty(sum(map(len, found)), 3, size, size, dtype=torch.uint8)
-    captions: list[str] = []
-    for path, table in zip(paths, found, strict=True):
-        for i in progress(range(len(table)), len(table), path.name):
-            picture, caption = table.row(i)
-            if caption not in all_captions():
-                raise light("errors").DataError(
-                    f"{table.where(i, 1)}: {caption[:60]!r} is no caption of digits.py: give its rows and columns"
-                )
-            square = images.read_cell_image(picture, table.where(i, 0)).resize((size, size), Image.Resampling.BICUBIC)
-            pictures[len(captions)] = torch.from_numpy(planes(square).copy())
-            captions.append(caption)
-    if not captions:
-        raise light("errors").DataError(f"{paths[0]} is empty: give a table with at least one row")
-    return pictures, captions
+    pictures, cells = read_squares(paths, columns, size, _check_caption)
+    return pictures, [caption for (caption,) in cells]
+
+
+def _check_caption(cells: list[str], where: str) -> None:
+    if cells[0] not in all_captions():
+        raise light("errors").DataError(
+            f"{where}: {cells[0][:60]!r} is no caption of digits.py: give its rows and columns"
+        )
 
 
 def build(

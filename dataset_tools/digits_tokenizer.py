@@ -26,16 +26,14 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Optional
 
-import torch
 from output_folder import MANIFEST, check_free, complete_folder
-from PIL import Image
 from plan_flags import adds_flags
+from square_pictures import read_squares
 from tokenizer_training import CODE_SIDE, Plan, measure, train
 from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from unival_cli.files import progress
 from unival_cli.light import light
 
 TOOL = "digits_tokenizer.py"
@@ -51,17 +49,7 @@ def read_pictures(paths: Sequence[Path], column: int, size: int) -> Tensor:
     Raises:
         DataError: a file or a picture cannot be used.
     """
-    images, tables, planes = light("data.image"), light("data.tsv"), light("data.resize").planes
-    found = []
-    for path in paths:
-        table = tables.TsvTable(path, (column,))
-        for i in progress(range(len(table)), len(table), path.name):
-            image = images.read_cell_image(table.row(i)[0], table.where(i, 0))
-            square = image.resize((size, size), Image.Resampling.BICUBIC)
-            found.append(torch.from_numpy(planes(square).copy()))
-    if not found:
-        raise light("errors").DataError(f"{paths[0]} is empty: give a table with at least one row")
-    return torch.stack(found)
+    return read_squares(paths, (column,), size)[0]
 
 
 # -------------------------------------------------------------------------------- the folder

@@ -6,9 +6,7 @@ Legend: K pictures of a caption, S codes along a side of a picture.
 from __future__ import annotations
 
 import hashlib
-import os
 import re
-import tempfile
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -21,6 +19,7 @@ from PIL import Image
 from torch import Tensor
 
 from ...checkpoints.image_tokenizer import read_image_tokenizer
+from ...checkpoints.safetensors_file import replacing
 from ...errors import ConfigError, DataError
 from ...metrics.pictures import ClipScorer
 from ...modules.vqgan import ImageTokenizer
@@ -194,14 +193,8 @@ def file_name(row_id: str, caption: str) -> str:
 
 def save_png(picture: Image.Image, path: Path) -> None:
     """A PNG that appears under its name only when it is complete."""
-    handle, scratch = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}", suffix=".tmp")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            picture.save(file, "PNG")
-        Path(scratch).chmod(0o644)
-        Path(scratch).replace(path)
-    finally:
-        Path(scratch).unlink(missing_ok=True)
+    with replacing(path) as scratch:
+        picture.save(scratch, "PNG")
 
 
 def ranked(drawing: Drawing) -> Drawing:
