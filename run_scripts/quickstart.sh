@@ -7,7 +7,7 @@
 #   FOLDER        where everything goes (default: runs/quickstart); an interrupted run continues there
 #   MAX_EPOCH, LR, BATCH_SIZE, TRAIN_ROWS, SEED, WORKERS
 #   PROCESSES     processes on this machine (default: 1 on the CPU, else one per GPU)
-source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+source "$(dirname "${BASH_SOURCE[0]}")/digits.sh"
 settings "$@"
 
 if ! command -v unival >/dev/null; then

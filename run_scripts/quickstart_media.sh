@@ -8,7 +8,7 @@
 #   FOLDER        folder of quickstart.sh (default: runs/quickstart); everything goes there, an interrupted run continues
 #   INIT_FROM     captioner to start from (default: FOLDER/model/checkpoint_best.pt); empty trains from scratch
 #   MAX_EPOCH, LR, BATCH_SIZE, SEED, WORKERS
-source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+source "$(dirname "${BASH_SOURCE[0]}")/digits.sh"
 settings "$@"
 
 FOLDER=${FOLDER:-runs/quickstart}

@@ -10,7 +10,7 @@
 #   DRAWN         pictures for each test caption, of which CLIP chooses the best
 #   TRAIN_ROWS, TRAIN_FILES, SEED
 #   PROCESSES     processes on this machine (default: 2 on the CPU, else one per GPU)
-source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+source "$(dirname "${BASH_SOURCE[0]}")/digits.sh"
 settings "$@"
 
 if ! command -v unival >/dev/null; then

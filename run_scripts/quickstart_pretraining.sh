@@ -7,7 +7,7 @@
 #   STAGES        what to do, of "s1 s2 s2_hs caption" (default: all of it)
 #   PROCESSES     processes on this machine (default: 2 on the CPU, else one per GPU)
 #   TRAIN_ROWS, SEED, WORKERS
-source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+source "$(dirname "${BASH_SOURCE[0]}")/digits.sh"
 settings "$@"
 
 FOLDER=${FOLDER:-runs/quickstart_pretraining}

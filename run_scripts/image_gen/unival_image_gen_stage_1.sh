@@ -10,31 +10,19 @@
 #   EVAL_ARGS     how pictures are drawn in validation, as JSON; beam is their number for a caption
 #   GEN_IMAGES    folder for the pictures of validation; empty: not kept
 #   BATCH_SIZE_VALID  captions drawn at a time
-source "$(dirname "${BASH_SOURCE[0]}")/../common.sh"
+source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 finetune_settings "$@"
 
-FOLDER=data/ofa/image_gen_data
-MODELS=logs/ofa/pretrained_models
-DATA=${DATA:-$(printf "$FOLDER/coco_vqgan_train_%d.tsv," {1..10})$FOLDER/coco_vqgan_dev.tsv}
 INIT_FROM=${INIT_FROM-logs/ofa/checkpoints/pretrain/unival_s2_hs/checkpoint1.pt}
 MAX_UPDATE=${MAX_UPDATE:-50000}
 WARMUP_UPDATES=${WARMUP_UPDATES:-2000}
 LR=${LR:-1e-3}
-SAVE_DIR=${SAVE_DIR:-logs/ofa/checkpoints/image_gen/unival_image_gen_stage_1/${MAX_UPDATE}_${WARMUP_UPDATES}_$LR}
+SAVE_DIR=${SAVE_DIR:-$DRAWN_CHECKPOINTS/unival_image_gen_stage_1/${MAX_UPDATE}_${WARMUP_UPDATES}_$LR}
 SAVE_INTERVAL=${SAVE_INTERVAL:-3}
 VALIDATE_INTERVAL=${VALIDATE_INTERVAL:-3}
-VQGAN=${VQGAN:-$MODELS/vqgan/last.ckpt}
-VQGAN_CONFIG=${VQGAN_CONFIG:-$MODELS/vqgan/model.yaml}
-CLIP=${CLIP:-$MODELS/clip/ViT-B-16.pt}
 GEN_IMAGES=${GEN_IMAGES-results/unival_image_gen_stage_1}
 SEARCH='{"beam":24,"sampling_topk":256,"temperature":1.0}'
-precision=$(default_precision)
-PRECISION=${PRECISION-${precision/ 512/ 256}}
 
-choose_drawing
-finetune image_gen --selected-cols "${SELECTED_COLS:-0,2,1}" \
-    --criterion adjust_label_smoothed_cross_entropy --label-smoothing "${LABEL_SMOOTHING:-0.0}" \
-    --batch-size "${BATCH_SIZE:-8}" --update-freq "${UPDATE_FREQ:-2}" --batch-size-valid "${BATCH_SIZE_VALID:-1}" \
-    --max-update "$MAX_UPDATE" --total-num-update "$MAX_UPDATE" --warmup-updates "$WARMUP_UPDATES" --lr "$LR" \
-    --max-src-length 64 "${DRAWING[@]}" --eval-args "${EVAL_ARGS:-$SEARCH}" --best-checkpoint-metric score \
+finetune_drawing --criterion adjust_label_smoothed_cross_entropy --label-smoothing "${LABEL_SMOOTHING:-0.0}" \
+    --batch-size "${BATCH_SIZE:-8}" --update-freq "${UPDATE_FREQ:-2}" --eval-args "${EVAL_ARGS:-$SEARCH}" \
     --validate-interval-updates "${VALIDATE_INTERVAL_UPDATES:-0}"

@@ -12,36 +12,22 @@
 #   GEN_IMAGES    folder for the pictures of validation; empty: not kept
 #   BATCH_SIZE_VALID  captions drawn at a time
 #   FREEZE        flags: what is not trained; empty: nothing
-source "$(dirname "${BASH_SOURCE[0]}")/../common.sh"
+source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 finetune_settings "$@"
 
-FOLDER=data/ofa/image_gen_data
-MODELS=logs/ofa/pretrained_models
-CHECKPOINTS=logs/ofa/checkpoints/image_gen
-DATA=${DATA:-$(printf "$FOLDER/coco_vqgan_train_%d.tsv," {1..10})$FOLDER/coco_vqgan_dev.tsv}
-INIT_FROM=${INIT_FROM-$CHECKPOINTS/unival_image_gen_stage_1/50000_2000_1e-3/checkpoint_best.pt}
+INIT_FROM=${INIT_FROM-$DRAWN_CHECKPOINTS/unival_image_gen_stage_1/50000_2000_1e-3/checkpoint_best.pt}
 MAX_UPDATE=${MAX_UPDATE:-5000}
 WARMUP_UPDATES=${WARMUP_UPDATES:-0}
 LR=${LR:-1e-6}
-SAVE_DIR=${SAVE_DIR:-$CHECKPOINTS/unival_image_gen_stage_2/${MAX_UPDATE}_${WARMUP_UPDATES}_$LR}
+SAVE_DIR=${SAVE_DIR:-$DRAWN_CHECKPOINTS/unival_image_gen_stage_2/${MAX_UPDATE}_${WARMUP_UPDATES}_$LR}
 SAVE_INTERVAL_UPDATES=${SAVE_INTERVAL_UPDATES:-100}
-VQGAN=${VQGAN:-$MODELS/vqgan/last.ckpt}
-VQGAN_CONFIG=${VQGAN_CONFIG:-$MODELS/vqgan/model.yaml}
-CLIP=${CLIP:-$MODELS/clip/ViT-B-16.pt}
 GEN_IMAGES=${GEN_IMAGES-results/unival_image_gen_stage_2}
 DROPOUT=${DROPOUT:-0.0}
 DROP_PATH=${DROP_PATH:-0.0}
-FREEZE=${FREEZE---freeze-resnet}
 REWARDED='{"beam":5,"sampling_topk":256,"temperature":1.0}'
 SEARCH='{"beam":24,"sampling_topk":256,"temperature":1.0}'
-precision=$(default_precision)
-PRECISION=${PRECISION-${precision/ 512/ 256}}
 
-choose_drawing
 # shellcheck disable=SC2086  # FREEZE holds several words
-finetune image_gen --selected-cols "${SELECTED_COLS:-0,2,1}" $FREEZE \
-    --criterion clip_scst_reward_criterion --scst --scst-args "${SCST_ARGS:-$REWARDED}" \
-    --batch-size "${BATCH_SIZE:-4}" --update-freq "${UPDATE_FREQ:-1}" --batch-size-valid "${BATCH_SIZE_VALID:-1}" \
-    --max-update "$MAX_UPDATE" --total-num-update "$MAX_UPDATE" --warmup-updates "$WARMUP_UPDATES" --lr "$LR" \
-    --max-src-length 64 "${DRAWING[@]}" --eval-args "${EVAL_ARGS:-$SEARCH}" --best-checkpoint-metric score \
-    --validate-interval-updates "${VALIDATE_INTERVAL_UPDATES:-200}"
+finetune_drawing --criterion clip_scst_reward_criterion --scst --scst-args "${SCST_ARGS:-$REWARDED}" \
+    --batch-size "${BATCH_SIZE:-4}" --update-freq "${UPDATE_FREQ:-1}" --eval-args "${EVAL_ARGS:-$SEARCH}" \
+    --validate-interval-updates "${VALIDATE_INTERVAL_UPDATES:-200}" ${FREEZE---freeze-resnet}

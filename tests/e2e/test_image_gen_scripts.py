@@ -2,32 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 
 import pytest
 from commands import ROOT
-from test_answer_scripts import FLAGS, bash, dry, value
-from test_averaging_scripts import files_of, table
+from published import overrides_of, some
+from test_answer_scripts import bash, dry, value
 
-PUBLISHED = table("image_gen.tsv")
+PUBLISHED = some(r"image_gen/.*")
 FIRST, SECOND = STAGES = [f"image_gen/unival_image_gen_stage_{number}.sh" for number in (1, 2)]
 EVALUATION = "image_gen/eval/eval_image_gen.sh"
-OF_SIZE = {"min_len", "max_len_a", "max_len_b", "min-len", "max-len-a", "max-len-b"}
-"""The task knows how many codes a picture of --code-image-size has."""
-NOT_PASSED = OF_SIZE | {
-    # the dictionary tells the task which symbols are codes
-    *["constraint-range", "max-tgt-length"],
-    # starting from INIT_FROM always does this, and its weights replace those of the files
-    *["strict", "reset-optimizer", "reset-dataloader", "reset-meters", "resnet-model-path", "video-model-path"],
-    # the network's default, and a trunk that this task does not use
-    *["resnet-type", "video-encoder-name"],
-    # as in all other finetuning scripts the best and the last checkpoint are kept, not those of 15 epochs
-    "keep-last-epochs",
-    # given as flags of the command, see the test of evaluation
-    *["model-overrides", "gen-subset"],
-}
 TINY = [
     *["ARCH=unival_tiny", "NETWORK=--entangle-position-embedding", "TEXT=--bpe sentencepiece --num-bins 64"],
     *["CODE_IMAGE_SIZE=64", "VQGAN=t/last.ckpt", "VQGAN_CONFIG=t/model.yaml", "CLIP=c/clip.pt", "WORKERS=0"],
@@ -37,40 +22,6 @@ TINY = [
 def dry_one(script: str, *settings: str, **environment: str) -> list[str]:
     (command,) = dry(script, *settings, **environment)
     return command
-
-
-def published(row: dict[str, str]) -> dict[str, str]:
-    """Flags with values as the table tells them; no value is the empty string, lists of settings are JSON."""
-    lists = dict(re.findall(r"([a-z-]+)=(\{[^}]*\})", row["eval_args"]))
-    text = re.sub(r"[a-z-]+=\{[^}]*\}", "", row["eval_args"])
-    text = f"{text}, {row['special_flags']}, {row['warmup'].replace(' ', ', ')}, "
-    text += row["other_flags"].split(" | ")[0].replace(" ", ", ")
-    pairs = [part.partition("=") for part in re.split(r",\s+", re.sub(r'model-overrides="\{.*\}"', "", text)) if part]
-    flags = {f"--{name}": setting for name, _, setting in pairs if name not in NOT_PASSED}
-    for name, search in lists.items():
-        kept = {key: setting for key, setting in json.loads(search).items() if key not in OF_SIZE}
-        flags[f"--{name}"] = json.dumps(kept, separators=(",", ":"))
-    return flags | {flag: "" for flag in row["freeze_flags"].split()}
-
-
-@pytest.mark.parametrize("script", PUBLISHED)
-def test_settings_are_the_published_ones(script: str) -> None:
-    row = PUBLISHED[script]
-    command = dry_one(script, CUDA_VISIBLE_DEVICES="0")
-    for column, flag in FLAGS.items():
-        if row[column]:
-            assert value(command, flag) == row[column], column
-    flags = published(row)
-    assert len(flags) > 4
-    for flag, setting in flags.items():
-        assert flag in command, flag
-        assert not setting or value(command, flag) == setting, flag
-    assert {word for word in command if word.startswith("--freeze")} == set(row["freeze_flags"].split())
-
-
-@pytest.mark.parametrize("script", STAGES)
-def test_trainings_read_the_published_files_below_the_folder_of_data(script: str) -> None:
-    assert [dry_one(script)[1].split(",")] == files_of("data/" + PUBLISHED[script]["data"])
 
 
 @pytest.mark.parametrize("script", STAGES)
@@ -92,13 +43,9 @@ def test_every_stage_starts_from_the_one_before() -> None:
 
 def test_the_evaluation_names_what_the_original_puts_into_its_overrides() -> None:
     row, command = PUBLISHED[EVALUATION], dry_one(EVALUATION)
-    overrides = dict(re.findall(r'\\"([a-z_]+)\\":\\"([^\\]*)\\"', row["special_flags"]))
-    assert overrides.pop("data") == command[1] == row["data"]
-    results = overrides.pop("gen_images_path")
+    results = overrides_of(row)["--gen-images-path"]
     assert str(Path(value(command, "--gen-images-path")).parent) == str(Path(results).parent)
-    for name in ("bpe_dir", "selected_cols", "clip_model_path", "vqgan_model_path", "vqgan_config_path"):
-        assert value(command, "--" + name.replace("_", "-")) == overrides.pop(name)
-    assert not overrides and value(command, "--gen-subset") == "test"
+    assert value(command, "--gen-subset") == "test"
     assert value(command, "--max-src-length") == value(dry_one(FIRST), "--max-src-length")
     other = re.search(r"seed=(\d+)", row["other_flags"])
     assert other and value(command, "--seed") == other[1]
@@ -168,8 +115,9 @@ def test_pictures_of_several_evaluations_are_not_mixed(setting: str) -> None:
 def test_help_tells_all_settings(script: str) -> None:
     done = bash(script, "--help")
     assert done.returncode == 0 and f"usage: bash run_scripts/{script}" in done.stdout
-    source = (ROOT / "run_scripts" / script).read_text()
-    for name in set(re.findall(r"\$\{([A-Z][A-Z_]+):?-", source)):
+    source = "".join((ROOT / "run_scripts" / name).read_text() for name in (script, "image_gen/common.sh"))
+    of_others = {"BATCH_SIZE_VALID"} if script == EVALUATION else {"INCEPTION", "SCORE_BATCH_SIZE"}
+    for name in set(re.findall(r"\$\{([A-Z][A-Z_]+):?-", source)) - of_others:
         assert name in done.stdout, name
 
 

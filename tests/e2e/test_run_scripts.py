@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
+SHARED = ("common.sh", "digits.sh")
 SCRIPTS = sorted(
-    str(path.relative_to(ROOT)) for path in (ROOT / "run_scripts").rglob("*.sh") if path.name != "common.sh"
+    str(path.relative_to(ROOT)) for path in (ROOT / "run_scripts").rglob("*.sh") if path.name not in SHARED
 )
 
 

@@ -11,39 +11,21 @@
 #   INCEPTION     weights of the Inception network: also computes the Inception score and FID of GEN_IMAGES/top1
 #   GT_STAT       what FID compares them with: statistics of real pictures (.npz), or a folder of them
 #   SCORE_BATCH_SIZE  pictures that the Inception network sees at a time
-source "$(dirname "${BASH_SOURCE[0]}")/../../common.sh"
+source "$(dirname "${BASH_SOURCE[0]}")/../common.sh"
 evaluation_settings "$@"
 
-FOLDER=data/ofa/image_gen_data
-MODELS=logs/ofa/pretrained_models
-DATA=${DATA:-$FOLDER/coco_vqgan_full_test.tsv}
-CHECKPOINT=${CHECKPOINT:-logs/ofa/checkpoints/image_gen/unival_image_gen_stage_2/5000_0_1e-6/checkpoint_best.pt}
+DATA=${DATA:-$PICTURES/coco_vqgan_full_test.tsv}
+CHECKPOINT=${CHECKPOINT:-$DRAWN_CHECKPOINTS/unival_image_gen_stage_2/5000_0_1e-6/checkpoint_best.pt}
 RESULTS=${RESULTS:-results/image_gen/unival_image_gen_stage_2}
 SPLIT=${SPLIT-test}
 BEAM=${BEAM:-16}
 SEED=${SEED:-42}
-VQGAN=${VQGAN:-$MODELS/vqgan/last.ckpt}
-VQGAN_CONFIG=${VQGAN_CONFIG:-$MODELS/vqgan/model.yaml}
-CLIP=${CLIP-$MODELS/clip/ViT-B-16.pt}
 GEN_IMAGES=${GEN_IMAGES:-$RESULTS}
-GT_STAT=${GT_STAT:-$FOLDER/gt_stat.npz}
+GT_STAT=${GT_STAT:-$PICTURES/gt_stat.npz}
 
-if [[ $DATA,$CHECKPOINT != "${DATA%%,*},${CHECKPOINT%%,*}" ]]; then
-    echo "$0: error: several files or checkpoints would mix their pictures in $GEN_IMAGES: evaluate one at a time" >&2
-    exit 2
-fi
-if [[ -n ${INCEPTION:-} ]]; then
-    need "$INCEPTION" "INCEPTION"
-    need "$GT_STAT" "GT_STAT"
-fi
+check_one_drawing
+[[ -z ${INCEPTION:-} ]] || { need "$INCEPTION" "INCEPTION"; need "$GT_STAT" "GT_STAT"; }
 choose_drawing
 evaluate image_gen --selected-cols "${SELECTED_COLS:-0,2,1}" --batch-size "${BATCH_SIZE:-1}" --max-src-length 64 \
     --sampling-topk "${SAMPLING_TOPK:-256}" --temperature "${TEMPERATURE:-1.0}" "${DRAWING[@]}"
-
-if [[ -n ${INCEPTION:-} ]]; then
-    scored=(--path1 "$GEN_IMAGES/top1" --batch-size "${SCORE_BATCH_SIZE:-128}" --weights "$INCEPTION")
-    perform python "$ROOT/run_scripts/image_gen/inception_score.py" "${scored[@]}"
-    perform python "$ROOT/run_scripts/image_gen/fid_score.py" "${scored[@]}" --path2 "$GT_STAT"
-elif [[ -z ${DRY_RUN:-} ]]; then
-    echo "Inception score and FID of $GEN_IMAGES/top1: give INCEPTION=<weights file> and GT_STAT"
-fi
+score_drawn

@@ -31,7 +31,6 @@ finetune refcoco --selected-cols "${SELECTED_COLS:-0,4,2,3}" \
     --lambda-reinforce "${LAMBDA:-5.0}" "${sizes[@]}" \
     --batch-size "${BATCH_SIZE:-8}" --update-freq "${UPDATE_FREQ:-4}" --max-epoch "${MAX_EPOCH:-10}" \
     --lr "${LR:-3e-5}" --warmup-ratio "${WARMUP_RATIO:-0.06}" \
-    --max-src-length 80 --max-tgt-length 20 \
-    --patch-image-size "${PATCH_IMAGE_SIZE:-512}" --max-image-size "${MAX_IMAGE_SIZE:-512}" \
-    --eval-acc --acc-thresh "${ACC_THRESH:-0.5}" --eval-args "$SEARCH" \
+    --max-src-length 80 --max-tgt-length 20 --patch-image-size "${PATCH_IMAGE_SIZE:-512}" \
+    --max-image-size "${MAX_IMAGE_SIZE:-512}" --eval-acc --acc-thresh "${ACC_THRESH:-0.5}" --eval-args "$SEARCH" \
     --best-checkpoint-metric score --validate-interval-updates "${VALIDATE_INTERVAL_UPDATES:-2000}"
