@@ -33,12 +33,12 @@ from typing import Any, BinaryIO, Optional
 import torch
 from torch import Tensor
 from tqdm import tqdm
-from unfinished_output import State, UnfinishedOutput, fingerprint
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from unival_cli.files import refuse_existing
 from unival_cli.light import light
+from unival_cli.unfinished_output import State, UnfinishedOutput, fingerprint
 
 TOOL = "encode_pictures.py"
 SEPARATOR = "&&"

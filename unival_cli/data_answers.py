@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import io
 import json
-import pickle
 from pathlib import Path
 from typing import Any
 
 from .files import atomic_output, refuse_existing
+from .light import light
+from .plain_pickle import read_plain_pickle
 
 
 def run_convert_answers(args: argparse.Namespace) -> int:
@@ -27,40 +27,20 @@ def read_answers(path: Path) -> list[str] | dict[str, int]:
 
     Raises DataError if it is damaged or holds anything but a list of strings, or a dict of strings with their numbers.
     """
-    from unival_plugin.errors import DataError
-
-    try:
-        # strings of Python 2 come as UTF-8 bytes
-        content = _PlainUnpickler(io.BytesIO(path.read_bytes()), encoding="utf-8", errors="replace").load()
-    except (OSError, DataError):
-        raise
-    except _Refused as refused:
-        raise DataError(f"{path}: the pickle asks for {refused}; only plain lists and dicts are accepted") from None
-    except Exception as error:  # a damaged pickle raises almost any type
-        raise DataError(f"{path}: not a readable pickle ({type(error).__name__}: {error})") from None
+    content = read_plain_pickle(path)
     _check(content, path)
     return content
 
 
-class _Refused(Exception):
-    """Names the object that a pickle asks for."""
-
-
-class _PlainUnpickler(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> Any:
-        raise _Refused(f"{module}.{name}")
-
-
 def _check(content: Any, path: Path) -> None:
-    from unival_plugin.errors import DataError
-
+    bad = light("errors").DataError
     if type(content) not in (list, dict) or not content:
-        raise DataError(f"{path}: needs a list of answers or a dict answer -> number, has {_shown(content)}")
+        raise bad(f"{path}: needs a list of answers or a dict answer -> number, has {_shown(content)}")
     for answer in content:
         if not isinstance(answer, str) or not _is_text(answer):
-            raise DataError(f"{path}: answer {_shown(answer)} is not a text")
+            raise bad(f"{path}: answer {_shown(answer)} is not a text")
         if isinstance(content, dict) and type(content[answer]) is not int:
-            raise DataError(f"{path}: answer {_shown(answer)} has {_shown(content[answer])} where its number belongs")
+            raise bad(f"{path}: answer {_shown(answer)} has {_shown(content[answer])} where its number belongs")
 
 
 def _is_text(answer: str) -> bool:

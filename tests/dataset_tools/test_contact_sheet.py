@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from unival_cli.sheet import QUIET, WRONG
+
 BLUE = (0, 0, 255)
 
 
@@ -56,8 +58,8 @@ def test_the_aspect_ratio_is_kept():
 def test_only_wrong_captions_are_red():
     right = contact_sheet.contact_sheet([(picture(), "a cat", "one cat&&a cat")])
     wrong = contact_sheet.contact_sheet([(picture(), "a dog", "one cat&&a cat")])
-    assert not has_colour(right, contact_sheet.WRONG)
-    assert has_colour(wrong, contact_sheet.WRONG) and has_colour(wrong, contact_sheet.QUIET)
+    assert not has_colour(right, WRONG)
+    assert has_colour(wrong, WRONG) and has_colour(wrong, QUIET)
 
 
 def test_long_captions_make_the_sheet_higher():
@@ -77,7 +79,7 @@ def test_command_draws_predictions_beside_the_table(table, tmp_path):
     flags = ["--tsv", str(table), "--predictions", str(predictions), "--output", str(output), "--cell", "40"]
     assert contact_sheet.main(flags) == 0
     with Image.open(output) as sheet:
-        assert count_colour(sheet, BLUE) == 3 * 40 * 40 and has_colour(sheet, contact_sheet.WRONG)
+        assert count_colour(sheet, BLUE) == 3 * 40 * 40 and has_colour(sheet, WRONG)
 
 
 def test_limit_and_missing_predictions_leave_pictures_out(table, tmp_path):

@@ -7,11 +7,19 @@ import io
 import json
 
 import contact_sheet
-import contact_sheet_rows
 import numpy as np
 import pytest
-from contact_sheet_rows import PREDICTED_BOX, RIGHT_BOX, items_from_table, overlap, read_predictions, with_boxes
 from PIL import Image
+
+from unival_cli.sheet_rows import (
+    PREDICTED_BOX,
+    RIGHT_BOX,
+    TASKS,
+    items_from_table,
+    overlap,
+    read_predictions,
+    with_boxes,
+)
 
 
 def cell(size=(8, 8)):
@@ -41,7 +49,7 @@ def statements(tmp_path):
 
 
 def texts(path, task, predictions=None):
-    columns = [int(column) for column in contact_sheet_rows.TASKS[task].selected_cols.split(",")]
+    columns = [int(column) for column in TASKS[task].selected_cols.split(",")]
     return [item[1:] for item in items_from_table(path, columns, predictions, 9, task)]
 
 

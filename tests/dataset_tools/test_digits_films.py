@@ -16,12 +16,13 @@ import av
 import contact_sheet
 import digits
 import sentencepiece
-from contact_sheet_media import middles
 from digits_film_questions import ANSWERS, QUESTIONS, draw_questions, film_question_rows
 from digits_films import DIRECTIONS, FilmMaker, encode_film
 from digits_language import Setting, row_random
 from digits_scenes import NAMES, load_source, relation
 from PIL import Image
+
+from unival_cli.sheet_media import middles
 
 TASKS = ("video_caption", "video_vqa_gen")
 PLAN = digits.BuildPlan(tasks=TASKS, films=8, val_rows=3, test_rows=4, epoch_files=2, easy_files=1)

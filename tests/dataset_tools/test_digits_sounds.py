@@ -192,7 +192,7 @@ def test_a_contact_sheet_shows_spectrograms(built, tmp_path):
 
 
 def test_a_spectrogram_is_dark_where_the_tone_is(tmp_path):
-    from contact_sheet_media import spectrogram
+    from unival_cli.sheet_media import spectrogram
 
     time = np.arange(48_000) / 48_000
     wave = np.where(time < 0.5, np.sin(2 * np.pi * 200 * time), np.sin(2 * np.pi * 5000 * time))

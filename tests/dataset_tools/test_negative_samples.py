@@ -8,14 +8,15 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-import negative_rows
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from negative_answers import AnswerCounts, beginning
-from negative_captions import HashSet
-from negative_samples import SHOWN_BAD_ROWS, main
+from negative_samples import main
 
+from unival_cli import negative_rows
+from unival_cli.negative_answers import AnswerCounts, beginning
+from unival_cli.negative_captions import HashSet
+from unival_cli.negative_samples import SHOWN_BAD_ROWS
 from unival_plugin.data.negatives import NegativeSamples
 from unival_plugin.data.pretraining import COLUMNS, MEDIUM_OF_TYPE
 
@@ -378,7 +379,7 @@ def test_unusable_files_are_named(output, tmp_path, capsys, content):
         path.write_bytes(content)
     assert run(output, "--task", "unify_task", str(path)) == 2
     error = capsys.readouterr().err
-    assert re.match(rf"negative_samples.py: error: {re.escape(str(path))}", error) and error.count("\n") == 1
+    assert re.match(rf"unival: error: {re.escape(str(path))}", error) and error.count("\n") == 1
     assert not output.exists()
 
 

@@ -7,16 +7,12 @@ import json
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Optional
 
-from tqdm import tqdm
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from unival_cli.light import light
+from .light import light
 
 
 @dataclass
@@ -99,12 +95,16 @@ class UnfinishedOutput:
             if state.inputs == inputs and self.path.stat().st_size >= state.size:
                 return state
             reason = "it was made with other files or flags"
+        from tqdm import tqdm
+
         tqdm.write(f"{self.tool}: note: {self.path} is started anew: {reason}", file=sys.stderr)
         return None
 
     def _leave(self, handle: BinaryIO, state: State) -> None:
         if state.rows:
-            self.note(handle, state)
+            # A full disk can refuse the note, too: the one before it holds, what was written since is written again.
+            with suppress(OSError):
+                self.note(handle, state)
         else:
             self.path.unlink(missing_ok=True)
             self.note_path.unlink(missing_ok=True)

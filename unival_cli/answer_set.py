@@ -1,0 +1,41 @@
+"""Sets of answers: the most frequent ones, compared as the evaluation of VQA compares answers."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+from typing import Optional
+
+from .light import light
+
+VQA_MINIMUM = 9
+"""Answers that fewer questions of VQA v2 (training and validation) have are left out, which keeps 3,129 (Teney et al.
+2018, "Tips and Tricks for Visual Question Answering")."""
+
+
+@lru_cache(maxsize=100_000)
+def normalise(answer: str) -> str:
+    """The answer as the evaluation of VQA compares it: lower case, digits, no articles, little punctuation."""
+    return str(light("metrics.vqa").normalise(answer))
+
+
+def count_answers(answers: Iterable[str]) -> Counter[str]:
+    """How often each answer stands there, after :func:`normalise`; answers of which nothing remains do not count."""
+    counts = Counter(normalise(answer) for answer in answers)
+    del counts[""]
+    return counts
+
+
+def frequent_answers(counts: Mapping[str, int], minimum: int = VQA_MINIMUM, limit: Optional[int] = None) -> list[str]:
+    """The answers that stand there at least ``minimum`` times, at most ``limit``, the most frequent first.
+
+    Answers that are equally frequent are in alphabetical order, so that the same data give the same set.
+    """
+    frequent = [answer for answer, count in counts.items() if count >= minimum]
+    return sorted(frequent, key=lambda answer: (-counts[answer], answer))[:limit]
+
+
+def numbered(answers: Iterable[str]) -> dict[str, int]:
+    """Answer -> number, the form of ``--ans2label-file``."""
+    return {answer: number for number, answer in enumerate(answers)}
