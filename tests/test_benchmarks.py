@@ -17,6 +17,7 @@ SCRIPTS = [
     "attention.py",
     "beam_search.py",
     "code_sampling.py",
+    "data_files.py",
     "image_loader.py",
     "index_building.py",
     "log_mel.py",

@@ -102,3 +102,25 @@ SCHEMAS = {
     # A file may hold rows of several types and data sets, each of which counts its rows for itself.
     "unify_task": Schema(_pretraining(), "0,1,2,3,4,5,6,7", key=(0, 6, 7), types=ROW_TYPES),
 }
+
+
+def _caption_file(medium: str) -> tuple[str, ...]:
+    return ("id", f"{medium} id", "caption", "objects", medium)
+
+
+def _question_file(medium: str) -> tuple[str, ...]:
+    return ("id", f"{medium} id", "question", "answers", "objects", medium)
+
+
+FILE_COLUMNS: dict[str, tuple[str, ...]] = {
+    "caption": _caption_file("image"),
+    "vqa_gen": _question_file("image"),
+    "refcoco": ("id", "image id", "expression", "box", "image"),
+    "snli_ve": ("id", "image id", "image", "hypothesis", "caption", "label"),
+    "video_caption": _caption_file("film"),
+    "video_vqa_gen": _question_file("film"),
+    "audio_caption": _caption_file("sound"),
+    "image_gen": ("id", "codes", "caption"),
+    "unify_task": tuple(name for name, _ in SCHEMAS["unify_task"].columns),
+}
+"""What the columns of each task's whole files hold, from column 0; ``--selected-cols`` counts in them."""

@@ -38,7 +38,7 @@ def test_a_list_stays_a_list(tmp_path: Path) -> None:
 
 
 def test_the_task_reads_the_result(tmp_path: Path) -> None:
-    from unival_plugin.data.answers import read_answers
+    from unival_plugin.data.answer_files import read_answers
 
     assert convert(tmp_path, {"no": 1, "café": 0}) == 0
     assert read_answers(tmp_path / "out.json") == ["no", "café"]

@@ -108,7 +108,7 @@ def test_defects_of_questions(tmp_path, capsys, cells, column, message):
 def test_a_question_may_come_again_with_another_answer_only(tmp_path, capsys):
     rows = [question(1), question(1, answers="0.3|!+no"), question(1)]
     status, faults, _ = validate(tmp_path, capsys, "vqa_gen", rows)
-    assert (status, faults) == (1, {"3:0": "id '1' with the same answers is also in row 1"})
+    assert (status, faults) == (1, {"3:0": "id '1' with the same answers is also in row 1: remove one of them"})
 
 
 @pytest.mark.parametrize("name", ["answers.json", "list.json", "answers.txt"])

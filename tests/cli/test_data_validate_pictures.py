@@ -194,7 +194,7 @@ def test_a_picture_may_come_again_with_another_caption_only(
     validate: Validate, rows: list[list[str]], flags: list[str]
 ) -> None:
     status, faults, _ = validate(rows, *flags)
-    assert (status, faults) == (1, {"3:0": "id '1' with the same caption is also in row 1"})
+    assert (status, faults) == (1, {"3:0": "id '1' with the same caption is also in row 1: remove one of them"})
 
 
 # ---- mistakes in the command

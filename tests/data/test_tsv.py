@@ -55,6 +55,30 @@ def test_reading_one_cell_does_not_decode_the_others(tmp_path: Path) -> None:
     assert TsvTable(write(tmp_path, b"\xff\tok\n")).cell(0, 1) == "ok"
 
 
+def test_lines_keep_all_but_their_end(tmp_path: Path) -> None:
+    table = TsvTable(write(tmp_path, b"\xef\xbb\xbfa\tb\r\n\nc"))
+    assert [table.line(i) for i in range(3)] == [b"a\tb\r", b"", b"c"]
+    with pytest.raises(IndexError):
+        table.line(3)
+
+
+@pytest.mark.parametrize(("content", "is_open"), [(b"a\nb", True), (b"a\nb\n", False), (b"", False)])
+def test_an_open_last_line_is_known(tmp_path: Path, content: bytes, is_open: bool) -> None:
+    assert TsvTable(write(tmp_path, content)).last_line_is_open is is_open
+
+
+def test_offsets_are_those_of_the_rows_and_the_end(tmp_path: Path) -> None:
+    assert TsvTable(write(tmp_path, b"a\nbcd\n")).offsets.tolist() == [0, 2, 6]
+
+
+@pytest.mark.parametrize("content", [b"", b"a\tb\nc\td\n"])
+def test_what_was_forgotten_is_read_again(tmp_path: Path, content: bytes) -> None:
+    table = TsvTable(write(tmp_path, content))
+    before = [table.row(i) for i in range(len(table))]
+    table.forget()
+    assert [table.row(i) for i in range(len(table))] == before
+
+
 def test_where_counts_rows_from_one_and_names_the_file_column(tmp_path: Path) -> None:
     table = TsvTable(write(tmp_path, b"a\tb\tc\n"), "2,0")
     assert table.where(0) == f"{table.path}:row 1"

@@ -13,7 +13,8 @@ from fairseq import utils
 from golden_rows import compare, gradient
 from omegaconf import OmegaConf
 
-from unival_plugin.data.answers import AnswerSet, read_answers
+from unival_plugin.data.answer_files import read_answers
+from unival_plugin.data.answers import AnswerSet
 from unival_plugin.data.boxes import BoxCodec
 from unival_plugin.errors import ConfigError, DataError
 from unival_plugin.generation.generator import SequenceGenerator

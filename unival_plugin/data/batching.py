@@ -7,8 +7,12 @@ tasks/ofa_task.py).
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-from torch import Tensor
+
+if TYPE_CHECKING:  # nothing here runs torch: shuffling a file needs the order of its rows without loading torch
+    from torch import Tensor
 
 # Separate streams: the order of the rows must not be correlated with the augmentation of row 0.
 _ORDER_STREAM = 1

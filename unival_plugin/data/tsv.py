@@ -112,6 +112,12 @@ class TsvTable:
         self._open()
         return tuple(range(self._width)) if self._columns is None else self._columns
 
+    @property
+    def offsets(self) -> np.ndarray:
+        """Where the rows start in the file, in bytes, and where one behind the last would: int64 (rows + 1,)."""
+        self._open()
+        return self._offsets
+
     def row(self, i: int) -> list[str]:
         """Selected cells of row ``i`` (from 0).
 
@@ -129,6 +135,29 @@ class TsvTable:
     def cell_bytes(self, i: int, k: int) -> bytes:
         """Selected cell ``k`` of row ``i`` as it stands in the file; raises as :meth:`row`."""
         return self._cells(i)[self.columns[k]]
+
+    def line(self, i: int) -> bytes:
+        """Row ``i`` as it stands in the file, without its ``\\n``; a ``\\r`` before that is kept.
+
+        Raises:
+            IndexError: there is no such row.
+            DataError: the table is empty.
+        """
+        self._check_row(i)
+        return self._line(i)
+
+    @property
+    def last_line_is_open(self) -> bool:
+        """Whether the last row lacks its line end, as in a file that was cut off."""
+        return len(self) > 0 and self._map is not None and int(self._offsets[-1]) > len(self._map)
+
+    def forget(self) -> None:
+        """Gives back the memory of pages that were read; for passes over a whole file, whose pages never come again.
+
+        The pages of a mapped file count as memory of the process. What is asked for afterwards is mapped anew.
+        """
+        if isinstance(self._map, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+            self._map.madvise(mmap.MADV_DONTNEED)
 
     def where(self, i: int, k: int | None = None) -> str:
         """Place of row ``i`` (and selected cell ``k``) for messages: "file.tsv:row 17, column 4".
@@ -158,23 +187,26 @@ class TsvTable:
                 f"but column {max(beyond)} is selected: correct the selected columns"
             )
 
+    def _check_row(self, i: int) -> None:
+        rows = len(self)
+        if rows == 0:
+            raise DataError(f"{self.path} is empty: give a table with at least one row")
+        if not 0 <= i < rows:
+            raise IndexError(f"{self.path} has {rows} rows, row {i} (counted from 0) was asked for")
+
     def _line(self, i: int) -> bytes:
-        """Bytes of one row without its line end."""
+        """Bytes of one row without its ``\\n``."""
         start, end = int(self._offsets[i]), int(self._offsets[i + 1]) - 1
         table = self._map
         assert table is not None
         # A damaged index must never hand out half a row: rows start after a line end and stop before one.
         if start > end or end > len(table) or (i and table[start - 1] != 10) or (end < len(table) and table[end] != 10):
             raise DataError(f"{index_path(self.path)} does not fit {self.path}: delete it, it will be built anew")
-        return table[start:end].removesuffix(b"\r")
+        return table[start:end]
 
     def _cells(self, i: int) -> list[bytes]:
-        rows = len(self)
-        if rows == 0:
-            raise DataError(f"{self.path} is empty: give a table with at least one row")
-        if not 0 <= i < rows:
-            raise IndexError(f"{self.path} has {rows} rows, row {i} (counted from 0) was asked for")
-        cells = self._line(i).split(b"\t")
+        self._check_row(i)
+        cells = self._line(i).removesuffix(b"\r").split(b"\t")
         if len(cells) != self._width:
             raise DataError(
                 f"{self.where(i)} has {len(cells)} columns, but {self._width} (as in row 1) are needed: "

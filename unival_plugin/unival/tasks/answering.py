@@ -10,7 +10,8 @@ from typing import Any, Optional
 
 import numpy as np
 
-from ...data.answers import PROMPT_TYPES, AnswerEncoder, AnswerSet, check_answers, collate_answers, read_answers
+from ...data.answer_files import check_answers, read_answers
+from ...data.answers import PROMPT_TYPES, AnswerEncoder, AnswerSet, collate_answers
 from ...data.samples import Batch, Sample, SampleEncoder
 from ...errors import ConfigError
 from ...generation.candidates import CandidateScorer
