@@ -12,10 +12,21 @@ EXTRAS = {
     "images": ["open_clip_torch>=3", "torchmetrics>=1.9", "torch-fidelity>=0.4"],  # CLIP, FID and IS of made pictures
     "coco": ["pycocoevalcap>=1.2"],  # BLEU, METEOR, ROUGE-L, SPICE of COCO; the CIDEr of training needs nothing
     "gpu": ["xformers"],  # --attention-backend xformers; torch's own kernels need nothing
+    "data": ["pyarrow>=15"],  # unival data pack of Hugging Face data sets (Arrow, Parquet)
     "fast": ["numba"],  # faster resizing of pictures, with the same pixels
     "demo": ["scikit-learn"],  # the quickstart's pictures of digits; its films and sounds need [video], [audio]
     "plot": ["matplotlib>=3.8"],  # pictures of unival merge --sweep
-    "dev": ["pytest>=8", "pytest-timeout", "pytest-xdist", "hypothesis", "ruff", "mypy", "matplotlib", "scikit-learn"],
+    "dev": [
+        "pytest>=8",
+        "pytest-timeout",
+        "pytest-xdist",
+        "hypothesis",
+        "ruff",
+        "mypy",
+        "matplotlib",
+        "pyarrow",
+        "scikit-learn",
+    ],
 }
 
 setup(
@@ -27,6 +38,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10,<3.14",
     packages=find_packages(include=["unival_plugin", "unival_plugin.*", "unival_cli", "unival_cli.*"]),
+    package_data={"unival_cli": ["links.json"]},
     install_requires=[
         "torch>=2.10",
         "torchvision>=0.25",

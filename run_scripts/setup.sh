@@ -28,5 +28,5 @@ pins=()
 # fairseq is built against the torch that will run it; pip's own build environment would download a second one
 .venv/bin/python -m pip install --quiet "${pins[@]}" torch torchvision numpy cython setuptools wheel
 .venv/bin/python -m pip install --quiet "${pins[@]}" --no-build-isolation fairseq-fixed==0.12.3.1
-.venv/bin/python -m pip install --quiet "${pins[@]}" --no-build-isolation -e ".[dev,coco,fast,images,video,audio]"
+.venv/bin/python -m pip install --quiet "${pins[@]}" --no-build-isolation -e ".[dev,coco,data,fast,images,video,audio]"
 touch .venv/.installed

@@ -4,9 +4,16 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import textwrap
 from pathlib import Path
 
+from .data_own import add_answers, add_negatives, add_pack, add_show, add_split
+from .data_parsers import add_columns as _add_columns
+from .data_parsers import add_command as _add
+from .data_parsers import add_overwrite as _add_overwrite
+from .data_report import DEFECTS
 from .data_schemas import SCHEMAS
+from .links import KINDS
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -16,10 +23,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         _add_index,
         _add_validate,
         _add_shuffle,
-        _add_pack,
+        add_pack,
+        add_split,
+        add_show,
+        add_answers,
+        add_negatives,
         _add_cider_df,
         _add_convert_df,
         _add_convert_answers,
+        _add_links,
+        _add_fetch,
     ):
         add(commands)
 
@@ -28,37 +41,6 @@ def run(args: argparse.Namespace) -> int:
     """Run the chosen subcommand."""
     module, function = args.data_function
     return int(getattr(importlib.import_module(module), function)(args))
-
-
-def _add(
-    commands: argparse._SubParsersAction, name: str, function: str, line: str, epilog: str
-) -> argparse.ArgumentParser:
-    parser = commands.add_parser(
-        name,
-        help=line,
-        description=line[0].upper() + line[1:] + ".",
-        epilog=epilog,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    module, _, attribute = function.partition(":")
-    parser.set_defaults(data_function=(f"unival_cli.{module}", attribute))
-    parser.add_argument(
-        "--debug", action="store_true", default=argparse.SUPPRESS, help="show the traceback of an error"
-    )
-    return parser
-
-
-def _add_overwrite(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--overwrite", action="store_true", help="replace an existing output file")
-
-
-def _add_columns(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--selected-cols",
-        default=None,
-        metavar="A,B,...",
-        help="numbers of the columns (from 0) in the order of the task, as for fairseq-train (default: the task's own)",
-    )
 
 
 def _add_index(commands: argparse._SubParsersAction) -> None:
@@ -77,6 +59,7 @@ example:
 
 def _add_validate(commands: argparse._SubParsersAction) -> None:
     columns = "\n".join(f"  {name}: {schema.describe()}" for name, schema in SCHEMAS.items())
+    kinds = textwrap.fill(", ".join(DEFECTS), 110, initial_indent="  ", subsequent_indent="  ")
     parser = _add(
         commands,
         "validate",
@@ -84,14 +67,18 @@ def _add_validate(commands: argparse._SubParsersAction) -> None:
         "check every row of data files and print statistics",
         f"""Every bad row is printed as FILE:ROW:COLUMN: reason; rows count from 1, columns from 0 as in
 --selected-cols.
-Exit status: 0 all rows are good, 1 there are bad rows.
+Exit status: 0 all rows are good, 1 there are bad rows. Files of any size are checked in little memory (about 50 MB
+a process and 30 MB for a million rows); films and sounds need torch, which takes more.
+
+kinds of defects, which are counted at the end and named in --report:
+{kinds}
 
 columns in the order of --selected-cols:
 {columns}
 
 example:
   unival data validate data/train_1.tsv --task caption --selected-cols 0,4,2 --workers 4
-  unival data validate data/vqa_val.tsv --task vqa_gen --answers data/answers.json
+  unival data validate data/vqa_val.tsv --task vqa_gen --answers data/answers.json --report bad.jsonl
   unival data validate data/coco_vqgan_train_1.tsv --task image_gen --code-image-size 256""",
     )
     parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help="TSV files")
@@ -124,13 +111,28 @@ example:
     parser.add_argument("--image-dir", type=Path, default=None, metavar="DIR", help="folder of the paths")
     parser.add_argument("--workers", type=int, default=1, metavar="N", help="processes (default: 1)")
     parser.add_argument("--limit", type=int, default=None, metavar="N", help="check only the first N rows of each file")
+    parser.add_argument(
+        "--max-errors",
+        type=int,
+        default=100,
+        metavar="N",
+        help="print only the first N bad cells of each file, count all (default: 100; 0: print all)",
+    )
+    parser.add_argument(
+        "--report",
+        type=Path,
+        default=None,
+        metavar="FILE.jsonl",
+        help="write all bad cells as lines of JSON: file, row, column (null: the whole row), kind, reason",
+    )
+    _add_overwrite(parser)
 
 
 def _add_shuffle(commands: argparse._SubParsersAction) -> None:
     parser = _add(
         commands,
         "shuffle",
-        "data_index:run_shuffle",
+        "data_shuffle:run_shuffle",
         "write a file's rows in random order, without loading the file",
         """With --copies K the order of each copy differs: OUT_1.tsv ... OUT_K.tsv, one file per epoch.
 
@@ -142,36 +144,12 @@ example:
     parser.add_argument("output", type=Path, metavar="OUT", help="TSV file to write")
     parser.add_argument("--seed", type=int, default=1, help="same seed, same order (default: 1)")
     parser.add_argument("--copies", type=int, default=None, metavar="K", help="write K files, each in its own order")
-    _add_overwrite(parser)
-
-
-def _add_pack(commands: argparse._SubParsersAction) -> None:
-    parser = _add(
-        commands,
-        "pack",
-        "data_pack:run_pack",
-        "make caption rows from a folder of pictures and a file of captions",
-        """captions are one of
-  CSV         with a header that names the columns: image,caption
-  JSON lines  {"image": "cats/1.jpg", "caption": "a cat"}; "caption" may be a list of captions
-  COCO JSON   {"images": [{"id", "file_name"}], "annotations": [{"image_id", "caption"}]}
-The rows have the columns id, image id, caption, objects, picture: read them with --selected-cols 0,4,2.
-
-example:
-  unival data pack --images photos --captions photos.csv --output train.tsv
-  unival data pack --images val2014 --captions captions_val2014.json --output val.tsv --join
-  unival data validate train.tsv --task caption""",
-    )
-    parser.add_argument("--images", type=Path, required=True, metavar="DIR", help="folder of the pictures")
-    parser.add_argument("--captions", type=Path, required=True, metavar="FILE", help=".csv, .jsonl or COCO .json file")
-    parser.add_argument("--output", type=Path, required=True, metavar="TSV", help="file to write")
-    parser.add_argument("--image-key", default="image", help="name of the picture column or key (default: image)")
-    parser.add_argument("--caption-key", default="caption", help="name of the caption column or key (default: caption)")
-    parser.add_argument("--paths", action="store_true", help="store relative paths instead of the pictures themselves")
     parser.add_argument(
-        "--join",
-        action="store_true",
-        help='one row a picture with its captions joined by "&&" (validation and test files); else one row a caption',
+        "--memory",
+        type=int,
+        default=128,
+        metavar="MB",
+        help="hold so much of the file at a time (default: 128); files that are larger are read and written twice",
     )
     _add_overwrite(parser)
 
@@ -231,4 +209,54 @@ example:
     )
     parser.add_argument("input", type=Path, metavar="IN.pkl", help="pickle of the reference implementation")
     parser.add_argument("output", type=Path, metavar="OUT.json", help="file to write")
+    _add_overwrite(parser)
+
+
+def _add_links(commands: argparse._SubParsersAction) -> None:
+    kinds = "\n".join(f"  {kind:12} {what}" for kind, what in KINDS.items())
+    parser = _add(
+        commands,
+        "links",
+        "links:run_links",
+        "show the addresses of public checkpoints and data, or check a file against them",
+        f"""Names alone show all that is known of them. Nothing is downloaded.
+
+kinds:
+{kinds}
+
+examples:
+  unival data links --kind trunk
+  unival data links clip-vit-b-16
+  unival data links clip-vit-b-16 --check ViT-B-16.pt""",
+    )
+    parser.add_argument("names", nargs="*", metavar="NAME", help="names of links (default: all, a line each)")
+    parser.add_argument("--kind", choices=KINDS, default=None, help="only links of this kind")
+    parser.add_argument(
+        "--check",
+        type=Path,
+        default=None,
+        metavar="FILE",
+        help="compare a file with the published size and checksum of the one link named; exit status 1 if it differs",
+    )
+
+
+def _add_fetch(commands: argparse._SubParsersAction) -> None:
+    parser = _add(
+        commands,
+        "fetch",
+        "links_fetch:run_fetch",
+        "download files by their name in the list of links, and check them",
+        """A download that was stopped goes on where it was when the command is run again, if the server can do so.
+A file gets its name when it is complete and equals the published size and checksum; where none is published, its
+SHA-256 is printed. Archives are not unpacked.
+
+examples:
+  unival data fetch bart-base resnet101-a1h --output downloads
+  unival data fetch coco-train2014 --output raw/coco --url https://mirror.example/train2014.zip""",
+    )
+    parser.add_argument("names", nargs="+", metavar="NAME", help="names as unival data links shows them")
+    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder to write to")
+    parser.add_argument(
+        "--url", default=None, metavar="URL", help="address of a copy to be used instead (one link; http is allowed)"
+    )
     _add_overwrite(parser)

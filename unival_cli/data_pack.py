@@ -1,167 +1,131 @@
-"""``unival data pack``: a folder of pictures and a file of captions become caption rows."""
+"""``unival data pack``: tables of your own, with their pictures, films or sounds, become rows of a task."""
 
 from __future__ import annotations
 
 import argparse
-import base64
-import csv
-import json
-from collections.abc import Iterable, Iterator
+import shlex
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from .files import atomic_output, progress, refuse_existing
+from .data_schemas import SCHEMAS
+from .files import refuse_existing
+from .light import light
+from .pack_rows import MEDIA, TOOL, Rows
+from .pack_sources import Source, open_source
+from .pack_tasks import MEANINGS, TYPES, Packing
+from .row_writer import Summary, write_rows
 
-SEPARATOR = "&&"  # between the captions of one picture
-SHOWN_MISSING = 5
-
-
-class Caption(NamedTuple):
-    """One caption of one picture and where it was read."""
-
-    image_id: str
-    picture: str  # path relative to the folder of pictures
-    text: str
-    where: str
+KEYS = ("id", "image_id", "caption", "question", "answers", "objects", "expression", "box", "hypothesis", "label")
+"""Fields whose names are flags; that of the medium is --image-key."""
 
 
 def run_pack(args: argparse.Namespace) -> int:
-    """Write the rows and print their number."""
+    """Write the rows, print what they hold and what to do next."""
+    packing = packing_of(args)
     refuse_existing(args.output, args.overwrite)
-    captions = read_captions(args.captions, args.image_key, args.caption_key)
-    groups = group_captions(captions) if args.join else [[caption] for caption in captions]
-    check_pictures(captions, args.images)
-    with atomic_output(args.output, args.overwrite) as out:
-        for number, group in enumerate(progress(groups, len(groups), args.output.name)):
-            out.write(caption_line(number, group, args.images, args.paths))
-    print(f"{args.output}: {len(groups)} rows, {len({caption.picture for caption in captions})} pictures")
+    if args.workers < 1:
+        raise light("errors").ConfigError(f"--workers is {args.workers}, but at least 1 is needed")
+    source = open_source(args.data, args.split)
+    _check_names(source, packing)
+    paths = args.paths or packing.meaning.medium != "image"
+    if args.images is not None and not args.images.is_dir():
+        raise light("errors").ConfigError(f"--images {args.images} is no folder")
+    folder = args.images or (args.data if args.data.is_dir() else args.data.parent)
+    rows = Rows(source, packing, folder, paths, args.on_bad_row == "skip")
+    summary = write_rows(
+        args.output,
+        rows,
+        inputs=_inputs(args, source, folder),
+        workers=args.workers,
+        paths=paths,
+        on_bad=args.on_bad_row,
+        overwrite=args.overwrite,
+        tool=TOOL,
+        media=MEDIA[packing.meaning.medium],
+    )
+    for line in report(args.output, summary, rows, folder if paths else None):
+        print(line)
     return 0
 
 
-def caption_line(number: int, captions: list[Caption], images: Path, paths: bool) -> bytes:
-    """The row id, image id, captions, (no objects), picture of one picture."""
-    first = captions[0]
-    picture = first.picture if paths else base64.b64encode((images / first.picture).read_bytes()).decode("ascii")
-    cells = [str(number), first.image_id, SEPARATOR.join(caption.text for caption in captions), "", picture]
-    return "\t".join(cells).encode("utf-8") + b"\n"
+def packing_of(args: argparse.Namespace) -> Packing:
+    """What the flags ask for. Raises ConfigError."""
+    bad = light("errors").ConfigError
+    if args.task == "image_gen":
+        raise bad(
+            "rows of image_gen hold codes: pack the pictures with --task caption, then encode the rows with "
+            "dataset_tools/encode_pictures.py"
+        )
+    if (args.task == "unify_task") != (args.row_type is not None):
+        raise bad(f"--row-type is needed for --task unify_task, and for no other: {', '.join(TYPES)}")
+    meaning = MEANINGS[args.task] if args.row_type is None else TYPES[args.row_type]
+    constant = {} if args.row_type is None else _constant_cells(args)
+    keys = {what: name for what in KEYS if (name := getattr(args, f"{what}_key")) is not None}
+    if "premise" in meaning.may and "caption" in keys:
+        keys["premise"] = keys.pop("caption")
+    used = {"id", "image_id", meaning.text, *meaning.needs, *meaning.may}
+    unused = [_flag(what) for what in keys if what not in used]
+    if args.box_format and "box" not in meaning.needs:
+        unused.append("--box-format")
+    if args.join and meaning.text != "caption":
+        unused.append("--join")
+    if args.dataset and args.row_type is None:
+        unused.append("--dataset")
+    if unused:
+        raise bad(f"{', '.join(unused)}: not for --task {args.task}; leave it out")
+    if args.image_key:
+        keys[meaning.medium] = args.image_key
+    return Packing(args.task, meaning, keys, args.box_format or "xyxy", args.join, constant)
 
 
-def group_captions(captions: Iterable[Caption]) -> list[list[Caption]]:
-    """Captions by picture, pictures in the order of their first caption."""
-    groups: dict[str, list[Caption]] = {}
-    for caption in captions:
-        groups.setdefault(caption.picture, []).append(caption)
-    return list(groups.values())
+def _constant_cells(args: argparse.Namespace) -> dict[str, str]:
+    """Of pretraining rows: which cells a type does not fill, the data set and the type."""
+    empty = dict.fromkeys(("caption", "question", "refs", "objects"), "")
+    return {**empty, "dataset": args.dataset or "", "type": args.row_type}
 
 
-def check_pictures(captions: Iterable[Caption], images: Path) -> None:
-    """Raise DataError if a picture is missing or outside ``images``: before hours of packing, not in their middle."""
-    from unival_plugin.errors import DataError
+def _flag(what: str) -> str:
+    name = {"premise": "caption", "film": "image", "sound": "image"}.get(what, what)
+    return f"--{name.replace('_', '-')}-key"
 
-    root = images.resolve()
-    missing: dict[str, str] = {}
-    for caption in captions:
-        path = (root / caption.picture).resolve()
-        if not path.is_relative_to(root):
-            raise DataError(f"{caption.where}: picture {caption.picture!r} is outside {images}")
-        if not path.is_file():
-            missing.setdefault(caption.picture, caption.where)
+
+def _check_names(source: Source, packing: Packing) -> None:
+    """Raises DataError if the table tells by its names that it lacks something."""
+    missing = packing.missing(source.names) if source.names else []
     if missing:
-        shown = ", ".join(f"{picture} ({where})" for picture, where in list(missing.items())[:SHOWN_MISSING])
-        raise DataError(
-            f"{len(missing)} pictures are not in {images}: {shown}{', ...' if len(missing) > SHOWN_MISSING else ''}"
+        meaning = packing.meaning
+        needed = (meaning.medium, meaning.text, *meaning.needs)
+        raise light("errors").DataError(
+            f"{source.path} must name the columns {', '.join(packing.names(what)[0] for what in needed)}; it has "
+            f"{', '.join(map(str, source.names))}: say which one is meant with {', '.join(map(_flag, missing))}"
         )
 
 
-# -------------------------------------------------------------------------------- reading captions
+def _inputs(args: argparse.Namespace, source: Source, folder: Path) -> dict[str, Any]:
+    """What the bytes of the output depend on."""
+    from .unfinished_output import fingerprint
+
+    flags = {name: value for name, value in vars(args).items() if name.endswith("_key")}
+    more = ("task", "row_type", "dataset", "box_format", "join", "on_bad_row")
+    files = [fingerprint(path) for path in source.files]
+    return {"files": files, "folder": str(folder.resolve()), **flags, **{name: getattr(args, name) for name in more}}
 
 
-def read_captions(path: Path, image_key: str = "image", caption_key: str = "caption") -> list[Caption]:
-    """All captions of a CSV, JSON-lines or COCO JSON file (by suffix). Raises DataError with file and row."""
-    from unival_plugin.errors import ConfigError, DataError
-
-    readers = {".csv": _read_csv, ".jsonl": _read_json_lines, ".json": _read_coco}
-    if path.suffix.lower() not in readers:
-        raise ConfigError(f"--captions {path}: the name must end in .csv, .jsonl or .json")
-    try:
-        captions = [_clean(caption) for caption in readers[path.suffix.lower()](path, image_key, caption_key)]
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not UTF-8 (byte {error.start + 1}); save it as UTF-8") from error
-    if not captions:
-        raise DataError(f"{path} holds no caption")
-    return captions
+# -------------------------------------------------------------------------------- report
 
 
-def _clean(caption: Caption) -> Caption:
-    """White space (also tabs and line ends, which would break the row) becomes single spaces."""
-    from unival_plugin.errors import DataError
-
-    text = " ".join(caption.text.split())
-    if not text:
-        raise DataError(f"{caption.where}: the caption is empty")
-    if SEPARATOR in text:
-        raise DataError(f'{caption.where}: the caption contains "{SEPARATOR}", which separates captions; remove it')
-    for cell in (caption.picture, caption.image_id):
-        if not cell or any(mark in cell for mark in "\t\r\n"):
-            raise DataError(f"{caption.where}: picture {cell!r} is empty or contains a tab or a line end")
-    return caption._replace(text=text)
-
-
-def _read_csv(path: Path, image_key: str, caption_key: str) -> Iterator[Caption]:
-    from unival_plugin.errors import DataError
-
-    with path.open(encoding="utf-8-sig", newline="") as handle:
-        rows = csv.DictReader(handle, strict=True)
-        try:
-            if not {image_key, caption_key} <= set(rows.fieldnames or ()):
-                raise DataError(f"{path}: the first line must name the columns {image_key!r} and {caption_key!r}")
-            for row in rows:
-                yield _caption(row, image_key, row.get(caption_key), f"{path}:{rows.line_num}")
-        except csv.Error as error:
-            raise DataError(f"{path}:{rows.line_num}: not valid CSV ({error})") from error
-
-
-def _read_json_lines(path: Path, image_key: str, caption_key: str) -> Iterator[Caption]:
-    with path.open(encoding="utf-8-sig") as handle:
-        for number, line in enumerate(handle, start=1):
-            if line.strip():
-                record = _parse_json(line, f"{path}:{number}")
-                texts = record.get(caption_key) if isinstance(record, dict) else None
-                for text in texts if isinstance(texts, list) else [texts]:
-                    yield _caption(record, image_key, text, f"{path}:{number}")
-
-
-def _caption(record: Any, image_key: str, text: object, where: str) -> Caption:
-    from unival_plugin.errors import DataError
-
-    picture = record.get(image_key) if isinstance(record, dict) else None
-    if not isinstance(picture, str) or not isinstance(text, str):
-        raise DataError(f"{where}: {image_key!r} and the caption must both be texts")
-    return Caption(str(record.get("image_id", picture)), picture, text, where)
-
-
-def _read_coco(path: Path, image_key: str, caption_key: str) -> Iterator[Caption]:
-    from unival_plugin.errors import DataError
-
-    data = _parse_json(path.read_text(encoding="utf-8-sig"), str(path))
-    try:
-        names = {image["id"]: image["file_name"] for image in data["images"]}
-        for number, annotation in enumerate(data["annotations"], start=1):
-            where = f"{path}: annotation {number}"
-            if annotation["image_id"] not in names:
-                raise DataError(f"{where}: image_id {annotation['image_id']!r} is not among the images")
-            yield Caption(str(annotation["image_id"]), names[annotation["image_id"]], annotation["caption"], where)
-    except (KeyError, TypeError) as error:
-        raise DataError(
-            f'{path}: not a COCO caption file, {error} is missing; needed: "images" with "id" and "file_name", '
-            '"annotations" with "image_id" and "caption"'
-        ) from error
-
-
-def _parse_json(text: str, where: str) -> Any:
-    from unival_plugin.errors import DataError
-
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        raise DataError(f"{where}: not valid JSON ({error})") from error
+def report(output: Path, summary: Summary, rows: Rows, folder: Path | None) -> list[str]:
+    """What was written and what was not, and the command that checks it."""
+    packing = rows.packing
+    media = summary.media or rows.contents
+    lines = [f"{output}: {summary.rows} rows, {media} {MEDIA[packing.meaning.medium]}, {rows.words} words"]
+    if rows.unusable:
+        reasons = ", ".join(f"{what} {count}" for what, count in rows.unusable.most_common())
+        lines.append(f"records left out: {rows.unusable.total()} ({reasons})")
+    if summary.bad:
+        lines.append(f"rows left out: {summary.bad} ({MEDIA[packing.meaning.medium]} that are missing or damaged)")
+    command = ["unival", "data", "validate", str(output), "--task", packing.task]
+    command += ["--selected-cols", SCHEMAS[packing.task].selected_cols]
+    if folder is not None:
+        command += ["--read-from-img-path"] * (packing.meaning.medium == "image") + ["--image-dir", str(folder)]
+    return [*lines, f"next: {shlex.join(command)}"]

@@ -18,7 +18,7 @@ COMMANDS = {
     "inspect": ("unival_cli.inspect", "show what a checkpoint holds, without executing anything in it"),
     "convert": ("unival_cli.convert", "rewrite a checkpoint: .pt or .safetensors, averaged weights, fewer bits"),
     "merge": ("unival_cli.merge", "average checkpoints, or merge them in other ways, into one"),
-    "data": ("unival_cli.data", "index, validate, shuffle and pack data files"),
+    "data": ("unival_cli.data", "make, check, divide, shuffle and look at data files, and get public ones"),
 }
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130

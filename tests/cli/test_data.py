@@ -272,15 +272,6 @@ def test_bad_captions_are_one_line_and_leave_no_file(photos, tmp_path, capsys, n
     assert scratch_files(tmp_path) == []
 
 
-def test_a_picture_that_vanishes_leaves_no_half_file(photos, tmp_path, monkeypatch):
-    captions = tmp_path / "c.csv"
-    captions.write_text("image,caption\none.png,a\nsub/two.png,b\n")
-    monkeypatch.setattr("unival_cli.data_pack.check_pictures", lambda captions, images: None)
-    (photos / "sub" / "two.png").unlink()
-    assert pack(photos, captions) == (2, None)
-    assert scratch_files(tmp_path) == []
-
-
 # -------------------------------------------------------------------------------- document frequencies
 
 

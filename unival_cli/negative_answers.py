@@ -1,4 +1,4 @@
-"""Types of questions, and answers by type, for dataset_tools/negative_samples.py, whose text has the rule."""
+"""Types of questions, and answers by type, for ``unival data negatives``, whose help has the rule."""
 
 from __future__ import annotations
 

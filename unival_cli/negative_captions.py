@@ -1,4 +1,4 @@
-"""Files of distinct captions for dataset_tools/negative_samples.py, in little memory."""
+"""Files of distinct captions for ``unival data negatives``, in little memory."""
 
 from __future__ import annotations
 

@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from .light import light
+
 SHOWN_FRAMES = 4
 GAP = 2  # white pixels between frames
 WINDOW, COLUMNS, BANDS = 2048, 160, 80  # samples of a spectrum; size of a spectrogram in pixels
@@ -17,21 +19,26 @@ RANGE = 70.0  # dB between white and black
 def film_strip(path: str, folder: Path) -> Image.Image:
     """Four frames of a film, from the middle of each quarter, side by side.
 
-    Raises ValueError for a file that is no film, or if the package av is not there to read it.
+    Raises ValueError for a file that is no film or not below the folder, or if the package av is not there to read it.
     """
     try:
         import av
     except ImportError as error:
         raise ValueError("films need the package av: pip install av") from error
 
+    file = str(light("data.picture_cells").path_below(path, path, folder))
     try:
-        with av.open(str(folder / path)) as container:
-            frames = [frame.to_image() for frame in container.decode(video=0)] if container.streams.video else []
+        # The film is decoded twice, so that no more than the frames that are shown are ever in memory.
+        with av.open(file) as container:
+            count = sum(1 for _ in container.decode(video=0)) if container.streams.video else 0
+        if count == 0:
+            raise ValueError(f"{path} has no frames")
+        wanted = middles(count)
+        with av.open(file) as container:
+            frames = {k: frame.to_image() for k, frame in enumerate(container.decode(video=0)) if k in wanted}
     except av.error.FFmpegError as error:
         raise ValueError(f"{path} is no film that can be read ({error})") from error
-    if not frames:
-        raise ValueError(f"{path} has no frames")
-    shown = [frames[k] for k in middles(len(frames))]
+    shown = [frames[k] for k in wanted]
     width, height = shown[0].size
     strip = Image.new("RGB", (len(shown) * (width + GAP) - GAP, height), "white")
     for k, frame in enumerate(shown):
@@ -55,8 +62,9 @@ def spectrogram(path: str, folder: Path) -> Image.Image:
     except ImportError as error:
         raise ValueError("sounds need the package soundfile: pip install soundfile") from error
 
+    file = str(light("data.picture_cells").path_below(path, path, folder))
     try:
-        samples, rate = soundfile.read(str(folder / path), dtype="float32", always_2d=True)
+        samples, rate = soundfile.read(file, dtype="float32", always_2d=True)
     except soundfile.LibsndfileError as error:
         raise ValueError(f"{path} is no sound that can be read ({error})") from error
     if not len(samples):

@@ -1,24 +1,21 @@
 """Rows and predictions of each task as items of a contact sheet: picture, text, and the text that would be right.
 
-Films and sounds are shown as pictures, too: see ``contact_sheet_media``.
+Films and sounds are shown as pictures, too: see ``sheet_media``.
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
-import io
-import itertools
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from contact_sheet_media import film_strip, spectrogram
-from PIL import Image, ImageDraw, UnidentifiedImageError
-from tqdm import tqdm
+from PIL import Image, ImageDraw
+
+from .light import light
+from .sheet_media import film_strip, spectrogram
 
 Item = tuple[Image.Image, str, str | None]  # picture, text, reference (several joined with "&&") or None
 Box = tuple[float, float, float, float]
@@ -63,12 +60,12 @@ class SheetTask:
 
 def _decode(cell: str, folder: Path) -> Image.Image:
     """A picture in base64."""
-    try:
-        data = base64.b64decode(cell.replace("-", "+").replace("_", "/"), validate=True)
-        with Image.open(io.BytesIO(data)) as picture:
-            return picture.convert("RGB")
-    except (binascii.Error, UnidentifiedImageError, OSError) as error:
-        raise ValueError(f"no picture in base64 ({error})") from error
+    return light("data.picture_cells").read_cell_image(cell, "the picture")
+
+
+def picture_file(cell: str, folder: Path) -> Image.Image:
+    """A picture whose path the cell holds."""
+    return light("data.picture_cells").read_cell_image(cell, "the picture", folder, from_path=True)
 
 
 def _caption_item(picture: Image.Image, cells: Sequence[str], predicted: Any) -> Item:
@@ -125,6 +122,9 @@ TASKS = {
     "audio_caption": SheetTask(
         _caption_item, spectrogram, "0,4,2", "id, sound, caption", ("image_id", "image"), "caption", 4, 240
     ),
+}
+_TYPES = {"qa": "vqa_gen", "visual_grounding": "refcoco", "video_qa": "video_vqa_gen"} | {
+    name: name for name in ("caption", "video_caption", "audio_caption")
 }
 
 
@@ -204,44 +204,69 @@ def items_from_table(
     limit: int,
     task: str = "caption",
     folder: Path | None = None,
+    rows: Iterable[int] | None = None,
+    from_path: bool = False,
 ) -> list[Item]:
-    """Pictures of a TSV in file order with predictions and what is right; without predictions what is right alone.
+    """Pictures of a TSV with predictions and what is right; without predictions what is right alone.
 
-    Relative paths of films and sounds start in ``folder``, by default that of the TSV.
+    Args:
+        tsv: the table.
+        columns: those of the task's cells.
+        predictions: pairs of id and prediction; rows without one are left out.
+        limit: most pictures.
+        task: what the rows are for; those of unify_task are shown as their types are.
+        folder: where relative paths start; that of the TSV by default.
+        rows: numbers of rows (from 0); all by default.
+        from_path: pictures are paths, too.
+
+    Raises ValueError that names the row.
     """
     folder = tsv.parent if folder is None else folder
     predicted = None if predictions is None else dict(predictions)
-    sheet_task = TASKS[task]
+    table = light("data.tsv").TsvTable(tsv, columns)
     items: list[Item] = []
-    with tqdm(total=limit, desc="pictures", disable=None) as bar:
-        for row, line in _table_rows(tsv, max(columns)):
+    with _bar(limit) as bar:
+        for row in range(len(table)) if rows is None else rows:
             if len(items) == limit:
                 break
-            cells = [line[column] for column in columns]
+            name, cells = shown_as(task, table.row(row), table.where(row))
             if predicted is not None and cells[0] not in predicted:
                 continue
+            sheet_task = TASKS[name]
+            view = picture_file if from_path and sheet_task.view is _decode else sheet_task.view
             try:
-                picture = sheet_task.view(cells.pop(1), folder)
-                items.append(sheet_task.make(picture, cells[1:], None if predicted is None else predicted[cells[0]]))
+                picture = view(cells[1], folder)
+                items.append(sheet_task.make(picture, cells[2:], None if predicted is None else predicted[cells[0]]))
             except ValueError as error:
-                raise ValueError(f"{tsv}:row {row}: {error}") from error
+                raise ValueError(f"{table.where(row)}: {error}") from error
             bar.update()
     return items
 
 
-def _table_rows(tsv: Path, last: int) -> Iterator[tuple[int, list[str]]]:
-    with tsv.open(encoding="utf-8", newline="\n") as lines:
-        for row, line in enumerate(lines, start=1):
-            cells = line.rstrip("\r\n").split("\t")
-            if len(cells) <= last:
-                raise ValueError(f"{tsv}:row {row}: {len(cells)} columns, but column {last} (from 0) is needed")
-            yield row, cells
+def _bar(total: int) -> Any:
+    from tqdm import tqdm
+
+    return tqdm(total=total, desc="pictures", disable=None)
+
+
+def shown_as(task: str, cells: list[str], where: str) -> tuple[str, list[str]]:
+    """The task and cells that a row is shown as: a row of unify_task as one of its type's task."""
+    if task != "unify_task":
+        return task, cells
+    row_id, medium, caption, question, refs, *_, row_type = cells
+    if row_type not in _TYPES:
+        raise ValueError(f"{where}: type {row_type[:40]!r} is none of {', '.join(_TYPES)}")
+    name = _TYPES[row_type]
+    texts = {"refcoco": [caption, refs]}.get(name, [question, refs] if "vqa" in name else [caption])
+    return name, [row_id, medium, *texts]
 
 
 def items_from_files(predictions: Sequence[tuple[str, Any]], folder: Path, limit: int) -> list[Item]:
     """Pictures named by predicted captions themselves; relative paths start at ``folder``."""
     items: list[Item] = []
-    for name, caption in tqdm(itertools.islice(predictions, limit), desc="pictures", disable=None):
-        with Image.open(folder / name) as picture:
-            items.append((picture.convert("RGB"), caption, None))
+    with _bar(min(limit, len(predictions))) as bar:
+        for name, caption in predictions[:limit]:
+            with Image.open(folder / name) as picture:
+                items.append((picture.convert("RGB"), caption, None))
+            bar.update()
     return items

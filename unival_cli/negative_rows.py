@@ -1,18 +1,14 @@
-"""What the rows of a task hold that negative samples are made of, for dataset_tools/negative_samples.py."""
+"""What the rows of a task hold that negative samples are made of, for ``unival data negatives``."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from negative_answers import WORD
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from unival_cli.light import light
+from .light import light
+from .negative_answers import WORD
 
 SEPARATOR, MARK = "&&", "|!+"
 CAPTION_FILES = {
