@@ -5,31 +5,39 @@
     python dataset_tools/build.py coco-captions --raw raw/coco --output data/ofa/caption_data --workers 8
 
 The rows hold the pictures themselves, or, with --paths, their paths below --raw (then --image-dir of the tasks is the
-folder --raw); those of films and sounds always hold paths. A table appears under its name when it is complete. What is
-done of it stays in .NAME.part beside it when the tool is stopped, and the same command goes on from there; tables that
-exist are left alone. In the end the rows are compared with the number that the owners publish.
+folder --raw); those of films and sounds always hold paths. Training on several data sets at once, as multitask
+pretraining, has one --image-dir for all: give a folder that holds all raw folders here, too, and paths start there.
+
+    python dataset_tools/build.py coco-captions --raw raw/coco --output data/ofa/caption_data --paths --image-dir raw
+
+A table appears under its name when it is complete. What is done of it stays in .NAME.part beside it when the tool is
+stopped, and the same command goes on from there; tables that exist are left alone. In the end the rows are compared
+with the number that the owners publish.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Optional, Union
+from typing import Any, Optional, Union
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from public import BUILDERS
 from public.parts import Builder, Document, Split
+from public.web import shards
 
 from unival_cli.data_schemas import FILE_COLUMNS
 from unival_cli.files import atomic_output
 from unival_cli.light import light
 from unival_cli.links import human_size, load_links
-from unival_cli.row_writer import Summary, write_rows
+from unival_cli.row_writer import Cell, Item, Medium, Record, Summary, write_rows
 from unival_cli.unfinished_output import fingerprint
 
 TOOL = "build.py"
@@ -42,8 +50,12 @@ def build(builder: Builder, args: argparse.Namespace) -> None:
     """Write the outputs that are asked for. Raises OSError or ValueError."""
     chosen = choose(builder, args.splits)
     check_raw_files(builder, chosen, args.raw)
+    paths = args.paths or builder.media != "pictures"
+    if args.image_dir is not None and not paths:
+        raise light("errors").ConfigError("--image-dir: rows hold the pictures themselves; leave it out or add --paths")
+    prefix = path_prefix(args.raw, args.image_dir or args.raw)
     if args.paths:
-        check_links(args.raw)
+        check_links(args.raw, args.image_dir or args.raw)
     args.output.mkdir(parents=True, exist_ok=True)
     for part in chosen:
         path = args.output / part.output
@@ -52,7 +64,7 @@ def build(builder: Builder, args: argparse.Namespace) -> None:
         elif isinstance(part, Document):
             report_document(path, part, write_document(path, part, args))
         else:
-            report_split(path, part, builder, write_split(path, part, builder, args))
+            report_split(path, part, builder, write_split(path, part, builder, args, prefix))
 
 
 def choose(builder: Builder, names: Optional[str]) -> list[Output]:
@@ -79,26 +91,39 @@ def check_raw_files(builder: Builder, chosen: Sequence[Output], raw: Path) -> No
         )
 
 
-def check_links(raw: Path) -> None:
-    """Raises ConfigError if a folder is a link to somewhere else: the tasks refuse paths that leave --image-dir."""
+def path_prefix(raw: Path, folder: Path) -> str:
+    """How paths begin that start in ``folder`` and lead to ``raw``. Raises ConfigError if it is not in there."""
+    real, root = raw.resolve(), folder.resolve()
+    if not real.is_relative_to(root):
+        also = "" if real == Path.cwd() / raw else f" (really {real})"
+        raise light("errors").ConfigError(
+            f"--image-dir {folder} does not hold --raw {raw}{also}, and the tasks do not read outside of it: "
+            "name a folder that holds it, or move the files"
+        )
+    return "" if real == root else f"{real.relative_to(root).as_posix()}/"
+
+
+def check_links(raw: Path, root: Path) -> None:
+    """Raises ConfigError if a folder is a link that leaves ``root``: the tasks refuse paths that leave --image-dir."""
     for folder in sorted((*raw.glob("*"), *raw.glob("*/*"))):
-        if folder.is_symlink() and folder.is_dir() and not folder.resolve().is_relative_to(raw.resolve()):
+        if folder.is_symlink() and folder.is_dir() and not folder.resolve().is_relative_to(root.resolve()):
             raise light("errors").ConfigError(
-                f"--paths: {folder} is a link to {folder.resolve()}, outside of --raw, where the tasks do not read: "
-                "move the folder, or write without --paths"
+                f"--paths: {folder} is a link to {folder.resolve()}, outside of {root}, where the tasks do not read: "
+                "move the folder, name one that holds both with --image-dir, or write without --paths"
             )
 
 
-def write_split(path: Path, split: Split, builder: Builder, args: argparse.Namespace) -> Summary:
-    """Write a table."""
+def write_split(path: Path, split: Split, builder: Builder, args: argparse.Namespace, prefix: str) -> Summary:
+    """Write a table; ``prefix`` stands before each path."""
     return write_rows(
         path,
-        partial(split.records, args.raw),
+        partial(rows_of, split, args.raw, prefix),
         inputs={
             "builder": builder.name,
             "split": split.name,
             "raw": str(args.raw.resolve()),
-            "files": {name: fingerprint(args.raw / name) for name in split.files},
+            "files": {name: known_by(args.raw / name) for name in split.files},
+            "prefix": prefix,
         },
         workers=args.workers,
         paths=args.paths or builder.media != "pictures",
@@ -109,12 +134,32 @@ def write_split(path: Path, split: Split, builder: Builder, args: argparse.Names
     )
 
 
-def write_document(path: Path, document: Document, args: argparse.Namespace) -> int:
-    """Write a JSON file; its number of entries."""
+def rows_of(split: Split, raw: Path, prefix: str) -> Iterator[Item]:
+    """The rows of a table, with ``prefix`` before each path."""
+    for item in split.records(raw):
+        if prefix and isinstance(item, Record):
+            item = replace(item, cells=tuple(_prefixed(cell, prefix) for cell in item.cells))
+        yield item
+
+
+def _prefixed(cell: Cell, prefix: str) -> Cell:
+    return replace(cell, cell=prefix + cell.cell) if isinstance(cell, Medium) else cell
+
+
+def known_by(path: Path) -> dict[str, Any]:
+    """What a raw file, or a folder with shards, is known by; shards are not looked into."""
+    if not path.is_dir():
+        return fingerprint(path)
+    facts = json.dumps([fingerprint(shard) for shard in shards(path)]).encode()
+    return {"path": str(path.resolve()), "shards": hashlib.blake2b(facts, digest_size=16).hexdigest()}
+
+
+def write_document(path: Path, document: Document, args: argparse.Namespace) -> dict[str, int]:
+    """Write a JSON file; its numbers of entries."""
     content = document.content(args.raw)
     with atomic_output(path, args.overwrite) as out:
         out.write(json.dumps(content, ensure_ascii=False, indent=1).encode("utf-8") + b"\n")
-    return len(content)
+    return document.counts(content)
 
 
 def report_split(path: Path, split: Split, builder: Builder, summary: Summary) -> None:
@@ -127,10 +172,11 @@ def report_split(path: Path, split: Split, builder: Builder, summary: Summary) -
     compare(summary.rows, split.expected, "rows")
 
 
-def report_document(path: Path, document: Document, entries: int) -> None:
+def report_document(path: Path, document: Document, counts: dict[str, int]) -> None:
     """Print what was written, and how that is beside the published number."""
-    print(f"{path}: {entries} entries")
-    compare(entries, document.expected, "entries")
+    print(f"{path}: {', '.join(f'{count} {what}' for what, count in counts.items())}")
+    first = next(iter(counts))
+    compare(counts[first], document.expected, first)
 
 
 def compare(found: int, expected: Optional[int], what: str) -> None:
@@ -184,7 +230,7 @@ def markdown() -> Iterable[str]:
         yield from ("", f"### {builder.title} (`{builder.name}`)", "")
         links = ", ".join(map(_markdown_link, builder.links))
         yield f"Task `{builder.task}`; licence: {builder.licence}. From {links}."
-        yield from ("", *(f"    {line}" for line in builder.layout.splitlines()), "")
+        yield from ("", *(f"    {line}" for line in builder.layout.splitlines()), "", "Built with:", "")
         yield f"    {_command(builder)} --workers 8"
         where = f" Rows hold paths: IMAGE_DIR={builder.raw_folder}." if "--paths" in builder.flags else ""
         yield from ("", f"Columns: {', '.join(FILE_COLUMNS[builder.task])}.{where}", "")
@@ -226,7 +272,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--output", type=Path, metavar="DIR", help="folder for the tables")
     parser.add_argument("--splits", metavar="A,B", help="names of the outputs to build (default: all usual ones)")
     parser.add_argument("--workers", type=int, default=1, metavar="N", help="threads that read files (default: 1)")
-    parser.add_argument("--paths", action="store_true", help="write paths below --raw instead of the pictures")
+    parser.add_argument("--paths", action="store_true", help="write paths instead of the pictures")
+    parser.add_argument(
+        "--image-dir",
+        type=Path,
+        metavar="DIR",
+        help="folder in which paths start, as --image-dir of the tasks; holds --raw (default: --raw)",
+    )
     parser.add_argument(
         "--on-missing",
         choices=("raise", "skip"),

@@ -19,7 +19,7 @@ def add_pack(commands: argparse._SubParsersAction) -> None:
         "data_pack:run_pack",
         "make rows of any task from a table and a folder of pictures, films or sounds",
         f"""--data (or --captions) is one of
-  CSV, TSV      with a header that names the columns: image,caption
+  CSV, TSV      with a header that names the columns: image,caption (of a spreadsheet: save it as CSV UTF-8)
   JSON lines    {{"image": "cats/1.jpg", "caption": "a cat"}}; texts may be lists: a row for each
   JSON          a list of such objects, or COCO: {{"images": [...], "annotations": [{{"image_id", "caption"}}]}}
   Hugging Face  the folder that save_to_disk writes, or with .parquet files; one such file (needs pyarrow)
@@ -127,8 +127,13 @@ def add_split(commands: argparse._SubParsersAction) -> None:
 parts may differ from what was asked for by some rows. Same seed, same parts, in any order of the rows; in each one
 the rows keep their order and their bytes. Shuffle the training part afterwards (unival data shuffle).
 
+Training learns from a row a caption; scores (CIDEr) compare with all captions of a picture, which must stand in one row
+of validation and test files: --join valid,test makes one row of those with the same --group-col, with their captions
+joined by "&&" and the rest as in the first of them. Sizes count the rows before they are joined. For captions only.
+
 example:
   unival data split rows.tsv --outputs train=0.9,val=0.05,test=0.05
+  unival data split captions.tsv --outputs train=0.9,valid=0.1 --join valid
   unival data split rows.tsv --outputs test=500,train=rest --output-prefix data/photos --seed 7""",
     )
     parser.add_argument("input", type=Path, metavar="IN", help="TSV file")
@@ -147,6 +152,12 @@ example:
         default=1,
         metavar="N",
         help="column (from 0) of what stays together (default: 1, the id of the picture; 0, the id: every row alone)",
+    )
+    parser.add_argument(
+        "--join", default=None, metavar="NAME,...", help="parts that have one row a picture, with its captions joined"
+    )
+    parser.add_argument(
+        "--join-col", type=int, default=None, metavar="N", help="column (from 0) whose texts --join joins (default: 2)"
     )
     parser.add_argument("--seed", type=int, default=1, help="same seed, same parts (default: 1)")
     add_overwrite(parser)

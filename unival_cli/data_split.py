@@ -7,7 +7,7 @@ import bisect
 import hashlib
 import re
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,11 +15,14 @@ from typing import TYPE_CHECKING, Any
 
 from .files import atomic_output, refuse_existing
 from .light import light
+from .split_joining import JoinedRows
 
 if TYPE_CHECKING:
     import numpy as np
 
 REST = "rest"
+CAPTION_COLUMN = 2
+"""In rows of captions."""
 HASHES = 2**64
 
 
@@ -38,6 +41,7 @@ def run_split(args: argparse.Namespace) -> int:
     parts = parse_parts(args.outputs)
     if args.group_col < 0:
         raise bad(f"--group-col is {args.group_col}, but columns count from 0")
+    joined = joined_parts(args, parts)
     prefix = args.output_prefix or str(args.input.with_suffix(""))
     outputs = [Path(f"{prefix}_{part.name}{args.input.suffix}") for part in parts]
     for output in outputs:
@@ -46,10 +50,28 @@ def run_split(args: argparse.Namespace) -> int:
         refuse_existing(output, args.overwrite)
     keys = array("Q", (key for _, key in _rows(args.input, args.group_col, args.seed)))
     ends = part_ends(keys, parts, args.input)
-    counts = write_parts(args, outputs, ends, len(keys))
-    for output, count in zip(outputs, counts, strict=True):
-        print(f"{output}: {count} rows")
+    counts = write_parts(args, outputs, ends, len(keys), joined)
+    for k, (output, count) in enumerate(zip(outputs, counts, strict=True)):
+        print(f"{output}: {joined[k].rows} rows, joined from {count}" if k in joined else f"{output}: {count} rows")
     return 0
+
+
+def joined_parts(args: argparse.Namespace, parts: Sequence[Part]) -> dict[int, JoinedRows]:
+    """By the number of a part: what joins its rows, if that is asked for. Raises ConfigError."""
+    bad = light("errors").ConfigError
+    if args.join is None:
+        if args.join_col is not None:
+            raise bad("--join-col is for --join only: name the parts whose rows are joined")
+        return {}
+    column = CAPTION_COLUMN if args.join_col is None else args.join_col
+    if column < 0:
+        raise bad(f"--join-col is {column}, but columns count from 0")
+    if column == args.group_col:
+        raise bad(f"--join-col {column} is the column of --group-col; choose that of the texts")
+    numbers, wanted = {part.name: k for k, part in enumerate(parts)}, [name.strip() for name in args.join.split(",")]
+    if unknown := [name for name in wanted if name not in numbers]:
+        raise bad(f"--join: there is no part {unknown[0]!r}; there are {', '.join(numbers)}")
+    return {numbers[name]: JoinedRows(args.input, args.group_col, column) for name in wanted}
 
 
 def parse_parts(text: str) -> list[Part]:
@@ -152,15 +174,30 @@ def _nearest(ordered: np.ndarray, start: int, wanted: int) -> int:
 # -------------------------------------------------------------------------------- writing
 
 
-def write_parts(args: argparse.Namespace, outputs: Sequence[Path], ends: Sequence[int], total: int) -> list[int]:
-    """Write every line, byte for byte and in the order of the file, to its part; all parts appear, or none."""
-    counts = [0] * len(outputs)
+def write_parts(
+    args: argparse.Namespace,
+    outputs: Sequence[Path],
+    ends: Sequence[int],
+    total: int,
+    joined: Mapping[int, JoinedRows],
+) -> list[int]:
+    """Write every line, byte for byte and in the order of the file, to its part, or the lines of parts that are joined.
+
+    All parts appear, or none. Returns how many lines belong to each.
+    """
+    counts, start = [0] * len(outputs), 0
     with ExitStack() as stack:
         files = [stack.enter_context(atomic_output(output, args.overwrite)) for output in outputs]
-        for line, key in _rows(args.input, args.group_col, args.seed):
+        for row, (line, key) in enumerate(_rows(args.input, args.group_col, args.seed), start=1):
             part = bisect.bisect_right(ends, key)
-            files[part].write(line)
+            if part in joined:
+                joined[part].add(line, start, row)
+            else:
+                files[part].write(line)
             counts[part] += 1
+            start += len(line)
         if sum(counts) != total:
             raise light("errors").DataError(f"{args.input} changed while it was read; start again")
+        for part, rows in joined.items():
+            rows.write(files[part])
     return counts

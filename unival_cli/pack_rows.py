@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import base64
+import re
 import sys
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 
 from .light import light
 from .pack_cells import SEPARATOR, Unusable, check_box, picture_size
 from .pack_sources import Content, Found, Source
-from .pack_tasks import Packing, Row
+from .pack_tasks import Packing, Row, with_plain_names
 from .row_writer import SHOWN_BAD_ROWS, Cell, LeftOut, Medium, Packed, Record, clean_text
 
 TOOL = "unival data pack"
@@ -122,6 +123,7 @@ class Rows:
     def _of_record(self, found: Found, place: int) -> list[_Whole]:
         if found.fault:
             raise Unusable("record", found.fault)
+        found = replace(found, fields=with_plain_names(found.fields))
         rows = self.packing.rows(found.fields)
         medium, name = self._medium(found, rows[0])
         image_id = self._plain(found, "image_id") or clean_text(name) or str(place)
@@ -181,6 +183,7 @@ class Rows:
 
     def _file(self, kind: str, name: str) -> Medium:
         try:
+            name = self._path_below(kind, name)
             path = self._root / name
             path = _resolved(path.parent) / path.name
             if path.name == ".." or path.is_symlink():
@@ -190,6 +193,17 @@ class Rows:
         if not path.is_relative_to(self._root):
             raise Unusable(kind, f"{name!a} is outside {self.folder}: name the folder of the {MEDIA[kind]} by --images")
         return Medium(path, path.relative_to(self._root).as_posix() if Path(name).is_absolute() else name)
+
+    def _path_below(self, kind: str, name: str) -> str:
+        """The path as it is here: with slashes, and without blanks around it. Raises Unusable."""
+        tidy = name.strip().replace("\\", "/")
+        if (tidy == name and ":" not in name) or (self._root / name).exists():
+            return name
+        if "://" in name:
+            raise Unusable(kind, f"{name!a} is an address: download the {MEDIA[kind]} first, and name the files")
+        if re.match(r"[A-Za-z]:/|//", tidy):
+            raise Unusable(kind, f"{name!a} is a path of another computer: write paths that start in {self.folder}")
+        return tidy
 
     # ---- faults
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import csv
+import codecs
 import itertools
 import json
 import re
@@ -19,6 +19,10 @@ TABLES = (
     "data set, or .tar shards (shard-{00..12}.tar)"
 )
 """What can be read, for messages."""
+WORKBOOKS = frozenset((".xlsx", ".xlsm", ".xls", ".ods", ".numbers"))
+WORKBOOK_MARKS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")
+"""How such files begin, whatever their names are."""
+UTF8_REMEDY = "save it as UTF-8 (in Excel: CSV UTF-8)"
 
 
 @dataclass(frozen=True)
@@ -80,16 +84,21 @@ def open_source(path: Path, split: str | None = None) -> Source:
         from .pack_arrow import open_data_set
 
         return open_data_set(path, split)
-    openers = {".csv": _open_csv, ".tsv": _open_csv, ".jsonl": _open_lines, ".ndjson": _open_lines, ".json": _open_json}
+    from .pack_csv import open_csv
+
+    openers = {".csv": open_csv, ".tsv": open_csv, ".jsonl": _open_lines, ".ndjson": _open_lines, ".json": _open_json}
     _no_split(path, split)
+    if suffix in WORKBOOKS:
+        raise _workbook(path)
     if suffix not in openers:
         raise light("errors").ConfigError(f"--data {path}: needs {TABLES}")
     if not path.is_file():
         raise light("errors").ConfigError(f"--data {path} does not exist")
+    _check_text(path)
     try:
         return openers[suffix](path)
     except UnicodeDecodeError as error:
-        raise _not_utf8(path, error) from error
+        raise not_utf8(path) from error
 
 
 def _no_split(path: Path, split: str | None) -> None:
@@ -97,38 +106,31 @@ def _no_split(path: Path, split: str | None) -> None:
         raise light("errors").ConfigError(f"--split {split}: {path} has no splits; leave the option out")
 
 
-def _not_utf8(path: Path, error: UnicodeDecodeError) -> ValueError:
-    return light("errors").DataError(f"{path} is not UTF-8 (byte {error.start + 1}); save it as UTF-8")
+def _workbook(path: Path) -> ValueError:
+    error: ValueError = light("errors").ConfigError(f"--data {path} is a workbook: save the sheet as CSV UTF-8")
+    return error
 
 
-# -------------------------------------------------------------------------------- CSV, TSV
+def _check_text(path: Path) -> None:
+    """Raise an error if the file begins as texts in UTF-8 do not."""
+    with path.open("rb") as handle:
+        head = handle.read(4096)
+    if head.startswith(WORKBOOK_MARKS):
+        raise _workbook(path)
+    if b"\0" in head or head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise light("errors").DataError(f"{path} is UTF-16 or UTF-32: {UTF8_REMEDY}")
 
 
-def _open_csv(path: Path) -> Source:
-    with path.open(encoding="utf-8-sig", newline="") as handle:
-        try:
-            names = tuple(next(csv.reader(handle, delimiter=_delimiter(path), strict=True), ()))
-        except csv.Error as error:
-            raise light("errors").DataError(f"{path}:1: not valid CSV ({error})") from error
-    return Source(path, (path,), partial(read_csv, path), names)
-
-
-def _delimiter(path: Path) -> str:
-    return "\t" if path.suffix.lower() == ".tsv" else ","
-
-
-def read_csv(path: Path, content: bool = True) -> Iterator[Found]:
-    """The lines of a CSV or, with that suffix, TSV file, whose first line names the fields. Raises DataError."""
-    with path.open(encoding="utf-8-sig", newline="") as handle:
-        rows = csv.DictReader(handle, delimiter=_delimiter(path), strict=True)
-        try:
-            for row in rows:
-                more = f"more cells than the first line names: put texts with {_delimiter(path)!r} between quotes"
-                yield Found(row, f"{path}:{rows.line_num}", more if None in row else "")
-        except csv.Error as error:
-            raise light("errors").DataError(f"{path}:{rows.line_num}: not valid CSV ({error})") from error
-        except UnicodeDecodeError as error:
-            raise _not_utf8(path, error) from error
+def not_utf8(path: Path) -> ValueError:
+    """A DataError to raise, with the line."""
+    bad = light("errors").DataError
+    with path.open("rb") as handle:
+        for number, line in enumerate(handle, start=1):
+            try:
+                line.decode("utf-8")
+            except UnicodeDecodeError:
+                return bad(f"{path}:{number} is not UTF-8: {UTF8_REMEDY}")
+    return bad(f"{path} is not UTF-8: {UTF8_REMEDY}")
 
 
 # -------------------------------------------------------------------------------- JSON
@@ -146,7 +148,7 @@ def read_json_lines(path: Path, content: bool = True) -> Iterator[Found]:
                 if line.strip():
                     yield _json_record(line, f"{path}:{number}")
         except UnicodeDecodeError as error:
-            raise _not_utf8(path, error) from error
+            raise not_utf8(path) from error
 
 
 def _json_record(text: str, where: str) -> Found:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import tarfile
 from collections.abc import Iterator
 from functools import partial
@@ -16,6 +17,8 @@ from .row_writer import Packed
 
 PICTURES = frozenset(SUFFIXES["image"])
 TEXT, RECORD = ".txt", ".json"
+END = 1024
+"""Bytes of zeros at the end of every tar file."""
 LONGEST_TEXT = 2**22
 """Bytes of a text or JSON member; longer ones are no captions, and reading them could fill the memory."""
 
@@ -49,14 +52,19 @@ def _read_all(files: tuple[Path, ...], content: bool = True) -> Iterator[Found]:
         yield from read_shard(path)
 
 
-def read_shard(path: Path) -> Iterator[Found]:
+def read_shard(path: Path, remedy: str = "copy it again") -> Iterator[Found]:
     """The samples of a shard in the order of their first members.
 
-    Raises DataError if it is damaged, or holds a link or a name that would leave the folder it is unpacked in.
+    Args:
+        path: the tar file.
+        remedy: for one that is cut off or damaged.
+
+    Raises:
+        DataError: it is damaged or has no end, or holds a link or a name that would leave the folder it is unpacked in.
     """
     samples: dict[str, dict[str, Packed]] = {}
     faults: dict[str, str] = {}
-    for member in _members(path):
+    for member in _members(path, remedy):
         name = PurePosixPath(member.cell)
         key, kind = str(name.with_suffix("")), name.suffix.lower()
         kind = "picture" if kind in PICTURES else kind
@@ -107,10 +115,12 @@ def _object(text: str) -> dict[str, Any]:
     return value
 
 
-def _members(path: Path) -> Iterator[Packed]:
+def _members(path: Path, remedy: str) -> Iterator[Packed]:
     """All files in a shard."""
     bad = light("errors").DataError
     size = path.stat().st_size
+    if size == 0:
+        raise bad(f"{path} is cut off, it is empty: {remedy}")
     try:
         with tarfile.open(path, "r:") as tar:
             headers: list[tarfile.TarInfo] = vars(tar)["members"]
@@ -123,8 +133,28 @@ def _members(path: Path) -> Iterator[Packed]:
                     raise bad(f"{path}: {member.name!a} is a link or no plain file: pack the shard anew without it")
                 if not name.name or name.is_absolute() or ".." in name.parts or not member.name.isprintable():
                     raise bad(f"{path}: the name {member.name!a} leaves its folder or is no text: pack the shard anew")
-                if member.offset_data + member.size > size:
-                    raise bad(f"{path} is cut off in {member.name}: copy it again")
+                if tar.offset > size:
+                    raise bad(f"{path} is cut off in {member.name}: {remedy}")
                 yield Packed(path, member.offset_data, member.size, member.name)
+            _check_end(path, tar.offset, remedy)
     except (tarfile.TarError, EOFError, OverflowError) as error:
-        raise bad(f"{path}: not a readable tar file ({error}): copy it again") from error
+        what = "is cut off" if size < tarfile.BLOCKSIZE else "is not a readable tar file"
+        raise bad(f"{path} {what} ({error}): {remedy}") from error
+
+
+def _check_end(path: Path, offset: int, remedy: str) -> None:
+    """Raise DataError unless zeros, and enough of them, follow the last member.
+
+    tarfile takes a header that is cut or damaged for the end, and does not look behind the end of the first of several
+    files that were joined: members would be lost without a word.
+    """
+    bad = light("errors").DataError
+    with path.open("rb") as handle:
+        end = handle.seek(0, os.SEEK_END)
+        if end - offset < END:
+            raise bad(f"{path} is cut off, it has no end: {remedy}")
+        handle.seek(offset)
+        while block := handle.read(2**20):
+            if block.count(0) < len(block):
+                where = handle.tell() - len(block.lstrip(b"\0")) + 1
+                raise bad(f"{path} is damaged at byte {where}, or several were joined there: {remedy}")

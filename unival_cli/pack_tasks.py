@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 from .data_schemas import FILE_COLUMNS
@@ -26,6 +27,18 @@ FIELDS: dict[str, tuple[str, ...]] = {
     "label": ("label", "gold_label"),
 }
 """By what a record tells: the names under which it is looked for, the first one there counts."""
+
+
+@lru_cache(maxsize=4096)
+def plain_name(name: str) -> str:
+    """``file_name`` for " File Name"."""
+    return "_".join(name.casefold().split())
+
+
+def with_plain_names(record: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The record with its fields under their plain names, too; those that have such a name keep it."""
+    plain = {plain_name(name): value for name, value in record.items()}
+    return record if plain.keys() == record.keys() else {**plain, **record}
 
 
 @dataclass(frozen=True)
@@ -129,8 +142,9 @@ class Packing:
 
     def missing(self, names: Sequence[str]) -> list[str]:
         """The fields that rows need and a table with these names lacks."""
+        known = {*names, *map(plain_name, names)}
         needed = (self.meaning.medium, self.meaning.text, *self.meaning.needs, *self.keys)
-        return [what for what in dict.fromkeys(needed) if not set(self.names(what)) & set(names)]
+        return [what for what in dict.fromkeys(needed) if not known & set(self.names(what))]
 
     def rows(self, record: Mapping[str, Any]) -> list[Row]:
         """The rows that a record gives. Raises Unusable."""

@@ -17,6 +17,7 @@ from typing import Any, BinaryIO, TypeVar, Union
 
 from .files import progress, refuse_existing
 from .light import light
+from .similar_files import similar_file
 from .unfinished_output import State, UnfinishedOutput
 
 SHOWN_BAD_ROWS = 20
@@ -27,8 +28,6 @@ AHEAD = 4
 """How many pieces of work a thread may be ahead."""
 PIECE = 256
 """How many records a thread takes at once where that is little work."""
-FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000")
-"""Pillow's names of the formats that the package reads."""
 NAMES_KEPT = 1_000_000
 """How many different files are known by name, so that memory has a limit."""
 
@@ -207,10 +206,11 @@ class _Survey:
     files: _Distinct = field(default_factory=_Distinct)
     missing: _Distinct = field(default_factory=_Distinct)
     example: str = ""
+    remedy: str = ": add them"
 
     def complaint(self, media: str) -> str:
         missing, of = self.missing.count, self.files.count + self.missing.count
-        return f"{missing} of {of} {media} are missing, e.g. {self.example}: add them, or have their rows left out"
+        return f"{missing} of {of} {media} are missing, e.g. {self.example}{self.remedy}, or have their rows left out"
 
 
 def _survey(source: _Source, media: str) -> _Survey:
@@ -224,6 +224,8 @@ def _survey(source: _Source, media: str) -> _Survey:
             (survey.missing if cell in missing else survey.files).add(cell.cell)
         if missing and not survey.example:
             survey.example = f"{_path(missing[0])} ({item.where})"
+            similar = similar_file(_path(missing[0]), missing[0].cell)
+            survey.remedy = f", but there is {similar}: correct the paths" if similar else survey.remedy
     return survey
 
 
@@ -249,6 +251,7 @@ class _RowReader:
     def __init__(self, paths: bool) -> None:
         self.paths = paths
         self._bad = light("errors").DataError
+        self._formats: tuple[str, ...] = () if paths else light("data.picture_cells").FORMATS
 
     def __call__(self, record: Item) -> Line:
         """The row with its line end (none of what is left out), or why it cannot be written."""
@@ -283,7 +286,7 @@ class _RowReader:
             data = _read(cell)
         except OSError as error:
             raise self._bad(f"{where}: {name} cannot be read ({error.strerror})") from error
-        reason = _why_no_picture(data)
+        reason = _why_no_picture(data, self._formats)
         if isinstance(cell, Packed) and len(data) < cell.size:
             reason = "is cut off"
         if reason:
@@ -299,7 +302,7 @@ def _read(cell: Medium | Packed) -> bytes:
         return handle.read(cell.size)
 
 
-def _why_no_picture(data: bytes) -> str:
+def _why_no_picture(data: bytes, formats: tuple[str, ...]) -> str:
     """Empty if the header is a picture's; pixels are not decoded, so damage further on is left to ``data validate``."""
     from PIL import Image
 
@@ -307,7 +310,7 @@ def _why_no_picture(data: bytes) -> str:
         return "is empty"
     try:
         with Image.open(io.BytesIO(data)) as image:
-            return "" if image.format in FORMATS else f"is a picture in a format that is not read ({image.format})"
+            return "" if image.format in formats else f"is a picture in a format that is not read ({image.format})"
     except Exception as error:  # Pillow's readers raise nearly every type on damaged bytes
         return "has too many pixels" if isinstance(error, Image.DecompressionBombError) else "is no picture"
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from unival_cli.row_writer import Item, LeftOut, Record
 
-from .parts import Builder, Document, Entry, Split, below, joined, read_json, sentence
+from .parts import Builder, Entry, Split, below, captions_document, joined, read_json, sentence
 
 KARPATHY = "dataset_coco.json"
 TRAINING = ("train", "restval")
@@ -87,14 +87,7 @@ val2014/COCO_val2014_000000000042.jpg ...""",
         Split("caption_val", partial(caption_rows, parts=("val",), join=True), (KARPATHY,), 5000),
         Split("caption_test", partial(caption_rows, parts=("test",), join=True), (KARPATHY,), 5000),
     ),
-    documents=(
-        Document(
-            "test_caption_coco_format",
-            partial(coco_format, part="test"),
-            (KARPATHY,),
-            note="the captions as coco_eval.py reads them",
-        ),
-    ),
+    documents=(captions_document("test_caption_coco_format", partial(coco_format, part="test"), KARPATHY),),
     raw=COCO_FOLDER,
 )
 
@@ -119,6 +112,12 @@ def nocaps_rows(raw: Path, domain: str = "") -> Iterator[Item]:
         number += 1
 
 
+def nocaps_captions(raw: Path) -> dict[str, Any]:
+    """The file of captions, which has COCO's format already."""
+    whole = Entry(read_json(raw / NOCAPS), str(raw / NOCAPS))
+    return {**whole.value, "images": whole.array("images"), "annotations": whole.array("annotations")}
+
+
 NOCAPS_BUILDER = Builder(
     name="nocaps",
     task="caption",
@@ -135,14 +134,7 @@ val/0013ea2087020901.jpg ...""",
             for name, (domain, rows) in DOMAINS.items()
         ),
     ),
-    documents=(
-        Document(
-            "nocaps_val_caption_coco_format",
-            lambda raw: read_json(raw / NOCAPS),
-            (NOCAPS,),
-            note="the captions as coco_eval.py reads them",
-        ),
-    ),
+    documents=(captions_document("nocaps_val_caption_coco_format", nocaps_captions, NOCAPS),),
     flags="--paths",
 )
 

@@ -11,7 +11,7 @@ from unival_cli.answer_set import frequent_answers, numbered
 from unival_cli.row_writer import Item, LeftOut, Record
 
 from .media_parts import FILMS, WITHOUT_CAPTION, NamedFiles, coco_format, plain_name
-from .parts import MARK, Builder, Document, Entry, Split, bad_file, joined, read_json, sentence
+from .parts import MARK, Builder, Document, Entry, Split, bad_file, captions_document, joined, read_json, sentence
 
 CAPTIONS, QUESTIONS = "data/ofa/video_data/caption_data", "data/ofa/video_data/vqa_data"
 """Where the scripts look for rows."""
@@ -70,12 +70,7 @@ def _msrvtt(name: str, title: str, links: tuple[str, ...], train: str, test: str
             Split("msrvtt_caption_test3k", testing, (test,), 2990, note="a row a film, its 20 captions joined"),
         ),
         documents=(
-            Document(
-                "msrvtt_caption_test3k_coco_format",
-                partial(coco_format, rows=testing),
-                (test,),
-                note="the captions as coco_eval.py reads them",
-            ),
+            captions_document("msrvtt_caption_test3k_coco_format", partial(coco_format, rows=testing), test, "films"),
         ),
     )
 
@@ -235,7 +230,7 @@ def segments(raw: Path, source: str) -> Iterator[tuple[str, float, float, str, s
     for film, value in whole.items():
         where = f"{raw / source}: {film[:40]}"
         entry = Entry(value, where)
-        times, texts = entry.list("timestamps"), entry.list("sentences")
+        times, texts = entry.array("timestamps"), entry.array("sentences")
         if len(times) != len(texts) or not all(isinstance(text, str) for text in texts):
             raise bad_file(f"{where} has {len(times)} times and {len(texts)} sentences: download the file again")
         for time, text in zip(times, texts, strict=True):
@@ -282,10 +277,8 @@ ANET_LICENCE = "none published; films are their owners' (YouTube)"
 
 def _clip_document(part: str) -> Document:
     rows = partial(clip_rows, source=ANET_FILES[part])
-    note = "the sentences as coco_eval.py reads them"
-    return Document(
-        f"activitynet_caption_{part}_coco_format", partial(coco_format, rows=rows), (ANET_FILES[part],), note=note
-    )
+    content, note = partial(coco_format, rows=rows), "the sentences as coco_eval.py reads them"
+    return captions_document(f"activitynet_caption_{part}_coco_format", content, ANET_FILES[part], "clips", note)
 
 
 ACTIVITYNET = Builder(

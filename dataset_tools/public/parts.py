@@ -5,8 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import re
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Optional
 
@@ -56,6 +56,7 @@ class Document:
         expected: the published number of its entries; None: not published.
         usual: is built unless other ones are asked for.
         note: what it is.
+        counted: what its entries are, by the keys under which they stand; empty: it is a list or object of entries.
     """
 
     name: str
@@ -64,11 +65,26 @@ class Document:
     expected: Optional[int] = None
     usual: bool = True
     note: str = ""
+    counted: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def output(self) -> str:
         """Name of the file."""
         return f"{self.name}.json"
+
+    def counts(self, content: Any) -> dict[str, int]:
+        """How many entries of each kind are in it."""
+        if not self.counted:
+            return {"entries": len(content)}
+        return {what: len(content[key]) for key, what in self.counted.items()}
+
+
+def captions_document(
+    name: str, content: Callable[[Path], Any], file: str, media: str = "pictures", note: str = ""
+) -> Document:
+    """Captions in COCO's format, as evaluation reads them, of these media."""
+    note = note or "the captions as coco_eval.py reads them"
+    return Document(name, content, (file,), note=note, counted={"images": media, "annotations": "captions"})
 
 
 @dataclass(frozen=True)
@@ -126,8 +142,8 @@ def below(raw: Path, name: str) -> Medium:
 
 
 def sentence(text: str) -> str:
-    """A text for a cell of several: clean, and without the mark that separates texts."""
-    return clean_text(re.sub("&{2,}", "&", text))
+    """A text for a cell of several: clean, without the mark that separates texts, and no half of it at an end."""
+    return clean_text(re.sub("&{2,}", "&", text)).strip("& ")
 
 
 def joined(texts: Sequence[str]) -> str:
@@ -244,14 +260,14 @@ class Entry:
         value = self.value.get(key)
         return int(value) if isinstance(value, str) and value.isdecimal() else int(self._of(key, int, "whole number"))
 
-    def list(self, key: str) -> list[Any]:
+    def array(self, key: str) -> list[Any]:
         """The list under a key. Raises DataError if there is none."""
         found: list[Any] = self._of(key, list, "list")
         return found
 
     def entries(self, key: str, name: str) -> Iterator[Entry]:
         """The objects of the list under a key; ``name`` is what the messages call one."""
-        for number, value in enumerate(self.list(key), start=1):
+        for number, value in enumerate(self.array(key), start=1):
             yield Entry(value, f"{self.where}: {name} {number}")
 
     def _of(self, key: str, kind: type, what: str) -> Any:

@@ -38,7 +38,7 @@ def only_text(entry: dict[str, Any]) -> Any:
 
 def answers_of(entry: Entry) -> Counter[str]:
     """How many people gave each answer."""
-    texts = entry.list("answers")
+    texts = entry.array("answers")
     for text in texts:
         if not isinstance(text, str):
             Entry(text, f"{entry.where}: an answer").text("answer")

@@ -62,7 +62,7 @@ def _refs(path: Path, part: str) -> Iterator[Entry]:
 
 def _corners(annotation: Entry) -> str:
     """``x0,y0,x1,y1`` of a box ``[x, y, width, height]``; empty if it has no area."""
-    box = annotation.list("bbox")
+    box = annotation.array("bbox")
     if len(box) != 4 or not all(isinstance(value, (int, float)) for value in box):
         raise bad_file(f"{annotation.where}: its box is not four numbers")
     x, y, width, height = box

@@ -9,7 +9,7 @@ from pathlib import Path
 from unival_cli.row_writer import Item, LeftOut, Record
 
 from .media_parts import SOUNDS, WITHOUT_CAPTION, NamedFiles, coco_format
-from .parts import Builder, Document, Split, bad_file, joined, read_csv, sentence
+from .parts import Builder, Document, Split, bad_file, captions_document, joined, read_csv, sentence
 
 CAPTIONS = "data/ofa/audio_data/caption_data"
 """Where the scripts look for rows."""
@@ -66,8 +66,7 @@ def audiocaps_joined_rows(raw: Path, part: str) -> Iterator[Item]:
 
 
 def _document(split: str, rows: partial[Iterator[Item]], file: str) -> Document:
-    note = "the captions as coco_eval.py reads them"
-    return Document(f"{split}_coco_format", partial(coco_format, rows=rows), (file,), note=note)
+    return captions_document(f"{split}_coco_format", partial(coco_format, rows=rows), file, "sounds")
 
 
 _AUDIOCAPS_TEST = partial(audiocaps_joined_rows, part="test")

@@ -28,8 +28,8 @@ FOLDER = "data/ofa/pretrain_ours"
 NOT_DOWNLOADED = "that could not be downloaded"
 INCOMPLETE = "without a picture or a text, or damaged"
 
-END = 1024
-"""Bytes of zeros at the end of every tar file."""
+AGAIN = "start the same img2dataset again, which makes unfinished shards anew, or remove it"
+"""What to do about a shard that is cut off, as when writing was stopped."""
 
 
 def _row(name: str, medium: Cell, caption: str, dataset: str, kind: str) -> tuple[Cell, ...]:
@@ -48,7 +48,7 @@ def picture_rows(raw: Path, folder: str, dataset: str) -> Iterator[Item]:
     for shard in shards(raw / folder):
         empty = False
         name = shard.relative_to(raw / folder).with_suffix("").as_posix()
-        for found in read_shard(_whole(shard)) if shard.is_file() else read_folder(shard, raw):
+        for found in read_shard(shard, AGAIN) if shard.is_file() else read_folder(shard, raw):
             yield _picture_row(found, name, dataset)
     if empty:
         raise bad_file(f"{raw / folder} has no shards of img2dataset (00000.tar, 00000/): download the pictures first")
@@ -81,18 +81,6 @@ def shards(folder: Path) -> Iterator[Path]:
             raise bad_file(f"{here / both[0]} is both a folder and a tar file: remove one of them")
         yield from (here / name for name in sorted(numbers + tars))
         folders[:] = sorted(name for name in folders if not name.isdecimal() and name != "_tmp")
-
-
-def _whole(tar: Path) -> Path:
-    """The tar file. Raises DataError if it has no end, as when writing was stopped; readers take what is there."""
-    size = tar.stat().st_size
-    with tar.open("rb") as handle:
-        handle.seek(max(0, size - END))
-        if handle.read() != bytes(END):
-            raise bad_file(
-                f"{tar} is cut off: start the same img2dataset again, which makes unfinished shards anew, or remove it"
-            )
-    return tar
 
 
 def read_folder(shard: Path, raw: Path) -> Iterator[Found]:
@@ -139,8 +127,8 @@ def _img2dataset(header: str, source: str, folder: str) -> str:
 
 
 PICTURE_NOTE = """Shards are tar files (--output_format webdataset) or, as --paths needs, folders (files), at any depth.
-Rows hold the pictures: pretrain with MEDIA_FLAGS= (with --paths: IMAGE_DIR=RAW). They also serve for captions: --task
-caption --selected-cols 0,1,2."""
+Rows hold the pictures: pretrain with MEDIA_FLAGS= (with --paths: IMAGE_DIR=RAW, or the folder that --image-dir named).
+They also serve for captions: --task caption --selected-cols 0,1,2."""
 
 CC_LICENCE = 'captions for any purpose, "as is", with Google named; pictures are their owners\''
 
@@ -248,8 +236,8 @@ WEBVID = FilmBuilder(
     layout="""results_2M_train.csv, results_2M_val.csv, results_10M_train.csv, results_10M_val.csv
 videos/000001_000050/1006461238.mp4 ... (page_dir and videoid), also without videos/ or without page_dir; many films are
 no longer there: --on-missing skip
-Rows have paths that start in the raw folder: pretrain with IMAGE_DIR=RAW. They also serve for captions: --task
-video_caption --selected-cols 0,1,2.""",
+Rows have paths that start in the raw folder: pretrain with IMAGE_DIR=RAW. With pictures and other films: build all with
+--image-dir. They also serve for captions: --task video_caption --selected-cols 0,1,2.""",
     folder=FOLDER,
     splits=tuple(
         Split(name, partial(webvid_rows, source=file), (file,), usual=name == "webvid2m")

@@ -206,6 +206,17 @@ def test_files_that_are_no_pictures_stop_with_their_place(folder, output, conten
     assert message.startswith(f"captions.json:1: {folder}/1.png {reason}") and not output.exists()
 
 
+def test_formats_that_the_package_does_not_read_are_no_pictures(folder, output, monkeypatch):
+    monkeypatch.setattr(light("data.picture_cells"), "FORMATS", ("JPEG", "BMP"))
+    message = refusal(lambda: write_rows(output, [record(folder, 1)], inputs={}))
+    assert "is a picture in a format that is not read (PNG)" in message
+
+
+def test_a_missing_file_is_named_with_the_one_that_has_nearly_its_name(folder, output):
+    message = refusal(lambda: write_rows(output, [record(folder, 1, "1.PNG")], inputs={}))
+    assert f"e.g. {folder}/1.PNG (captions.json:1), but there is {folder}/1.png: correct the paths" in message
+
+
 def test_a_decompression_bomb_is_refused_by_its_header(folder, output, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 5)
     assert "too many pixels" in refusal(lambda: write_rows(output, [record(folder, 1)], inputs={}))

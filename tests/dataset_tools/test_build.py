@@ -132,10 +132,13 @@ def test_a_raw_folder_outside_of_where_paths_start_is_refused(run, raw, tmp_path
     (tmp_path / "other" / "link").symlink_to(raw)
     assert run("coco-captions", "--paths", "--image-dir", str(tmp_path / "other")) == 2
     assert f"--image-dir {tmp_path}/other does not hold --raw {raw}" in error_of(capsys)
-    assert main(
-        ["coco-captions", "--raw", str(tmp_path / "other" / "link"), "--output", str(tmp_path / "out"), "--paths"]
-        + ["--image-dir", str(tmp_path / "other")]
-    ) == 2
+    assert (
+        main(
+            ["coco-captions", "--raw", str(tmp_path / "other" / "link"), "--output", str(tmp_path / "out"), "--paths"]
+            + ["--image-dir", str(tmp_path / "other")]
+        )
+        == 2
+    )
     assert f"--raw {tmp_path}/other/link (really {raw})" in error_of(capsys)
     assert run("coco-captions", "--image-dir", str(tmp_path)) == 2
     assert "add --paths" in error_of(capsys) and not (tmp_path / "out").exists()
@@ -157,7 +160,7 @@ def test_paths_into_a_linked_folder_are_refused_because_no_task_would_read_them(
     assert run("coco-captions") == 0
 
 
-texts = st.lists(st.text(st.sampled_from("ab& \t"), max_size=7), max_size=6)
+texts = st.lists(st.text(st.sampled_from("ab& \t\u00a0"), max_size=7), max_size=6)
 
 
 @given(texts)
@@ -189,6 +192,12 @@ def test_nocaps_is_written_whole_and_by_domain(run, raw, tmp_path):
     assert all(valid(path, "caption") for path in out.glob("*.tsv"))
     document = json.loads((out / "nocaps_val_caption_coco_format.json").read_text())
     assert len(document["images"]) == 4 and len(document["annotations"]) == 8
+
+
+def test_captions_of_another_format_are_named(run, raw, tmp_path, capsys):
+    (raw / "nocaps_val_4500_captions.json").write_text('{"images": []}')
+    assert run("nocaps", "--splits", "nocaps_val_caption_coco_format") == 2
+    assert "has no list 'annotations'" in error_of(capsys) and contents(tmp_path / "out") == {}
 
 
 # ---- missing and damaged

@@ -255,9 +255,7 @@ def test_shards_that_changed_start_an_unfinished_table_anew(
     place: str, raw: Path, output: Path, pictures: list[bytes], capsys: pytest.CaptureFixture[str]
 ) -> None:
     def download(captions: Sequence[str]) -> None:
-        members = [
-            member for k, text in enumerate(captions) for member in sample(f"00000000{k}", text, pictures[k])
-        ]
+        members = [member for k, text in enumerate(captions) for member in sample(f"00000000{k}", text, pictures[k])]
         path = raw / "pictures" / place
         if place.endswith(".tar"):
             write_tar(path, members)
@@ -265,7 +263,7 @@ def test_shards_that_changed_start_an_unfinished_table_anew(
             write_folder(path, members)
 
     download(["one", "two"])
-    broken = write_folder(raw / "pictures" / "99999", sample("0", "none", b"no picture")) / "0.jpg"
+    broken = write_folder(raw / "pictures" / "last" / "99999", sample("0", "none", b"no picture")) / "0.jpg"
     assert run(SBU.name, raw, output) == 2 and (output / ".sbu.tsv.part").stat().st_size > 0
     times = (raw / "pictures").stat()
     download(["one", "two", "three"])
@@ -281,7 +279,7 @@ def test_shards_that_did_not_change_do_not_start_anew(
     raw: Path, output: Path, samples: list[Members], pictures: list[bytes], capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_tar(raw / "pictures" / "00000.tar", samples[0])
-    broken = write_folder(raw / "pictures" / "99999", sample("0", "none", b"no picture")) / "0.jpg"
+    broken = write_folder(raw / "pictures" / "last" / "99999", sample("0", "none", b"no picture")) / "0.jpg"
     assert run(SBU.name, raw, output) == 2
     broken.write_bytes(pictures[0])
     capsys.readouterr()
@@ -342,6 +340,13 @@ def test_films_may_lie_in_other_usual_places(raw: Path, output: Path, place: str
     make_films(raw, place)
     assert run(WEBVID.name, raw, output, "--splits", "webvid10m_val") == 0
     assert [row["medium"] for row in rows(output / "webvid10m_val.tsv")] == [place]
+
+
+def test_paths_of_films_may_start_in_a_folder_that_several_data_sets_share(raw: Path, output: Path) -> None:
+    write_csv(raw / "results_2M_train.csv", film_line("1", "winter"))
+    make_films(raw, "videos/1.mp4")
+    assert run(WEBVID.name, raw, output, "--image-dir", str(raw.parent)) == 0
+    assert [row["medium"] for row in rows(output / "webvid2m.tsv")] == ["raw/videos/1.mp4"]
 
 
 def test_films_that_are_gone_are_counted_or_left_out(

@@ -19,7 +19,7 @@ from PIL import Image
 from ..errors import ConfigError, DataError
 
 # Formats that only describe pixels. Left out on purpose: EPS, WMF and others that start programs or interpret commands.
-_FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000")
+FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000")
 _URLSAFE_TO_STANDARD = bytes.maketrans(b"-_", b"+/")
 
 _OVERSIZED, _BAD_PATH = "oversized picture", "bad path"  # kinds of errors
@@ -123,7 +123,7 @@ def read_cell_image(
 def _formats() -> tuple[str, ...]:
     """Allowed formats that this build of Pillow has."""
     Image.init()
-    return tuple(name for name in _FORMATS if name in Image.OPEN)
+    return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
 def _open_header(data: bytes, where: str) -> Image.Image:

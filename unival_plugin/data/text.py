@@ -225,7 +225,7 @@ def _gpt2(bpe_dir: Path | None) -> tuple[Dictionary, Gpt2Bpe, list[str]]:
     try:
         dictionary = Dictionary.load(str(path))
     except (ValueError, RuntimeError) as error:
-        raise ConfigError(f"{path} is not a fairseq dictionary: fetch it again from {_GPT2_SOURCE}") from error
+        raise ConfigError(f"{path} is not a fairseq dictionary: fetch it again: {_GPT2_SOURCE}") from error
     return dictionary, engine, [str(i) for i in range(engine.size())]
 
 
@@ -240,13 +240,13 @@ def _sentencepiece(model: Path | None) -> tuple[Dictionary, SentencePieceBpe, li
     return dictionary, engine, pieces
 
 
-_GPT2_SOURCE = "https://dl.fbaipublicfiles.com/fairseq/gpt2_bpe/"
+_GPT2_SOURCE = "unival data fetch gpt2-encoder gpt2-vocab gpt2-dict --output DIR"
 
 
 def _gpt2_file(bpe_dir: Path, name: str) -> Path:
     path = bpe_dir / name
     if not path.is_file():
-        raise ConfigError(f"{path} does not exist: fetch it from {_GPT2_SOURCE}{name} or correct --bpe-dir")
+        raise ConfigError(f"{path} does not exist: correct --bpe-dir, or fetch the files: {_GPT2_SOURCE}")
     return path
 
 
