@@ -7,7 +7,7 @@ import importlib
 import textwrap
 from pathlib import Path
 
-from .data_own import add_answers, add_negatives, add_pack, add_show, add_split
+from .data_own import add_answers, add_negatives, add_pack, add_pretraining, add_show, add_split
 from .data_parsers import add_columns as _add_columns
 from .data_parsers import add_command as _add
 from .data_parsers import add_overwrite as _add_overwrite
@@ -27,6 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         add_split,
         add_show,
         add_answers,
+        add_pretraining,
         add_negatives,
         _add_cider_df,
         _add_convert_df,

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from .data_parsers import add_columns, add_command, add_overwrite
+from .data_pretraining import TYPE_OF_TASK
 from .data_schemas import FILE_COLUMNS, ROW_TYPES, SCHEMAS
 from .negative_arguments import LINE, RULE, add_arguments
 
@@ -229,3 +230,30 @@ example:
 def add_negatives(commands: argparse._SubParsersAction) -> None:
     """``unival data negatives``"""
     add_arguments(add_command(commands, "negatives", "negative_samples:run_negatives", LINE, RULE))
+
+
+def add_pretraining(commands: argparse._SubParsersAction) -> None:
+    """``unival data pretraining``"""
+    types = "\n".join(f"  {task:14} {row_type}" for task, row_type in TYPE_OF_TASK.items())
+    parser = add_command(
+        commands,
+        "pretraining",
+        "data_pretraining:run_pretraining",
+        "turn rows of a task into rows of multitask pretraining (--task unify_task)",
+        f"""The files have the task's usual columns. A row of pretraining has one caption: of several, joined by "&&",
+each becomes a row. Ids are numbers from 0. Rows of several data sets are put together with cat; --dataset tells them apart.
+
+types of the rows:
+{types}
+
+example:
+  unival data pretraining caption_stage1_train.tsv --task caption --dataset coco --output coco.tsv
+  unival data pretraining vqa_train.tsv --task vqa_gen --dataset vqa --output vision_language_qa.tsv
+  cat coco.tsv sbu.tsv > vision_language_caption.tsv
+  unival data validate vision_language_caption.tsv --task unify_task""",
+    )
+    parser.add_argument("files", nargs="+", type=Path, metavar="TSV", help="files of the task")
+    parser.add_argument("--task", choices=sorted(TYPE_OF_TASK), required=True, help="what their rows are for")
+    parser.add_argument("--dataset", required=True, metavar="NAME", help="name of the data set, for the rows")
+    parser.add_argument("--output", type=Path, required=True, metavar="TSV", help="file to write")
+    add_overwrite(parser)

@@ -73,7 +73,7 @@ def test_help_lists_the_subcommands(capsys):
 
 DATA_COMMANDS = [
     *["pack", "validate", "index", "shuffle", "split", "show", "answers", "negatives", "links", "fetch"],
-    *["cider-df", "convert-df", "convert-answers"],
+    *["pretraining", "cider-df", "convert-df", "convert-answers"],
 ]
 
 

@@ -136,6 +136,11 @@ class TsvTable:
         """Selected cell ``k`` of row ``i`` as it stands in the file; raises as :meth:`row`."""
         return self._cells(i)[self.columns[k]]
 
+    def cells_bytes(self, i: int) -> list[bytes]:
+        """All selected cells of row ``i`` as they stand in the file; raises as :meth:`row`."""
+        cells = self._cells(i)
+        return [cells[k] for k in self.columns]
+
     def line(self, i: int) -> bytes:
         """Row ``i`` as it stands in the file, without its ``\\n``; a ``\\r`` before that is kept.
 
