@@ -241,7 +241,8 @@ def add_pretraining(commands: argparse._SubParsersAction) -> None:
         "data_pretraining:run_pretraining",
         "turn rows of a task into rows of multitask pretraining (--task unify_task)",
         f"""The files have the task's usual columns. A row of pretraining has one caption: of several, joined by "&&",
-each becomes a row. Ids are numbers from 0. Rows of several data sets are put together with cat; --dataset tells them apart.
+each becomes a row. Ids are numbers from 0. Rows of several data sets are put together with cat; --dataset tells them
+apart.
 
 types of the rows:
 {types}
