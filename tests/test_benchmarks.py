@@ -24,6 +24,7 @@ SCRIPTS = [
     "merging.py",
     "pretraining_step.py",
     "train_step.py",
+    "training_memory.py",
     "video_decoding.py",
 ]
 TINY = ["--arch", "unival_tiny", "--patch-image-size", "64", "--rounds", "1", "--threads", "1"]

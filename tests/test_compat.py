@@ -10,9 +10,11 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+import torch
 from fairseq import checkpoint_utils, options
 from fairseq.data import data_utils, iterators
 from fairseq.file_io import PathManager
+from fairseq.nan_detector import NanDetector
 from omegaconf import OmegaConf
 from torch.multiprocessing import ProcessRaisedException
 
@@ -212,9 +214,10 @@ WORKER = "Caught DataError in DataLoader worker process 0.\nOriginal Traceback (
         DataError("a.tsv:row 3: bad"),
         _caused(DataError("a.tsv:row 3: bad")),
         DataError(WORKER + "unival_plugin.errors.DataError: a.tsv:row 3: bad"),
+        DataError(WORKER + "unival_plugin.data.picture_cells.MediumError: a.tsv:row 3: bad"),
         ProcessRaisedException("\n\n-- Process 0 …\nunival_plugin.errors.DataError: a.tsv:row 3: bad\n", 0, 1),
     ],
-    ids=["plain", "behind another", "from a worker", "from a spawned process"],
+    ids=["plain", "behind another", "from a worker", "a special case", "from a spawned process"],
 )
 def test_a_mistake_is_found_behind_other_errors(error: BaseException):
     assert compat.user_error(error) == "a.tsv:row 3: bad"
@@ -285,3 +288,27 @@ def test_a_batch_that_never_comes_does_not_keep_the_program(monkeypatch: pytest.
     assert iterator._consumer.is_alive()
     hold.set()
     iterator._consumer.join()
+
+
+class _Encoder(torch.nn.Module):
+    """Returns what encoders do: a dictionary of lists."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = torch.nn.Linear(3, 3)
+
+    def forward(self, x: torch.Tensor) -> dict[str, list[torch.Tensor | None]]:
+        return {"encoder_out": [self.inner(x)], "nothing": [None], "empty": []}
+
+
+def test_the_layer_whose_gradient_is_not_finite_is_named(caplog: pytest.LogCaptureFixture):
+    """torch's own hook raises StopIteration at the dictionary."""
+    model = torch.nn.Sequential(_Encoder())
+    with NanDetector(model) as detector, caplog.at_level(logging.WARNING):
+        out = model(torch.ones(2, 3))["encoder_out"][0]
+        (out * torch.tensor([1.0, float("inf"), 1.0])).sum().backward()
+    assert "Inf detected in output of" in caplog.text and "backward" in caplog.text
+    assert detector.has_printed_b and not detector.has_printed_f
+    caplog.clear()
+    model(torch.full((2, 3), float("nan")))  # the hooks are gone
+    assert not caplog.text

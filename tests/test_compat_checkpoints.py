@@ -65,6 +65,14 @@ def test_a_missing_restore_file_is_an_error(tmp_path: Path):
         _resume(tmp_path, restore_file=str(tmp_path / "gone.pt"))
 
 
+def test_a_missing_file_to_continue_from_is_an_error_unless_the_run_has_its_own(saved: Path, tmp_path: Path):
+    """Stock fairseq starts from random weights."""
+    gone = str(tmp_path / "gone.pt")
+    with pytest.raises(CheckpointError, match=f"--continue-once {gone}: no such file"):
+        _resume(tmp_path / "new", continue_once=gone)
+    assert _resume(saved.parent, continue_once=gone) == "checkpoint_last.pt"
+
+
 def test_an_intact_last_checkpoint_is_resumed(saved: Path):
     assert _resume(saved.parent) == "checkpoint_last.pt"
 

@@ -23,6 +23,7 @@ from fairseq.data import data_utils, iterators
 from fairseq.distributed import utils as distributed_utils
 from fairseq.file_io import PathManager
 from fairseq.models.ema import ema
+from fairseq.nan_detector import NanDetector
 from fairseq.trainer import Trainer
 
 from . import averages, commands, files, messages
@@ -50,6 +51,7 @@ def apply() -> None:
     _replace(checkpoint_utils, "load_ema_from_checkpoint", averages.read_average)
     _replace(checkpoint_utils, "_upgrade_state_dict", files.accept_missing_history)
     _replace(Trainer, "load_checkpoint", files.restore_file)
+    _replace(NanDetector, "add_hooks", messages.watch_gradients)
     _replace(ema.EMA, "__init__", averages.copy_integer_buffers)
     _replace(ema.EMA, "build_fp32_params", averages.fit_precise_average)
     PathManager.copy = staticmethod(functools.partial(files.copy_atomically, PathManager.copy))

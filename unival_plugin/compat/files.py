@@ -124,7 +124,8 @@ def check_and_resume(original: Callable[..., Any], cfg: Any, trainer: Any, **kwa
     """Finds mistakes before the first epoch, and the newest intact checkpoint after a kill.
 
     fairseq notices an unknown ``--best-checkpoint-metric`` only after the first validation, silently starts anew when
-    ``--restore-file`` does not exist, and stops at a ``checkpoint_last.pt`` that a kill cut short.
+    ``--restore-file`` or ``--continue-once`` does not exist, and stops at a ``checkpoint_last.pt`` that a kill cut
+    short.
     """
     if is_ours(getattr(trainer.cfg.task, "_name", None)):
         _check_best_metric(cfg, trainer)
@@ -133,6 +134,9 @@ def check_and_resume(original: Callable[..., Any], cfg: Any, trainer: Any, **kwa
             f"--restore-file {cfg.restore_file}: no such file; correct the path or leave the flag out"
         )
     last = Path(cfg.save_dir) / LAST_CHECKPOINT
+    once = getattr(cfg, "continue_once", None)
+    if once is not None and not last.exists() and not Path(once).is_file():
+        raise CheckpointError(f"--continue-once {once}: no such file; correct the path or leave the flag out")
     if cfg.restore_file == LAST_CHECKPOINT and last.exists() and not is_intact(last):
         sibling = newest_intact(last.parent)
         if sibling is None:
