@@ -9,6 +9,7 @@ from pathlib import Path
 from .data_schemas import SCHEMAS
 from .data_validate import parse_columns
 from .files import progress, refuse_existing
+from .light import light
 
 
 def run_cider_df(args: argparse.Namespace) -> int:
@@ -49,9 +50,7 @@ def collect_references(files: Sequence[Path], caption_col: int, group_col: int |
 
 def run_convert_df(args: argparse.Namespace) -> int:
     """Convert and print the size."""
-    from unival_plugin.metrics.convert_df import convert_reference_pickle
-
     refuse_existing(args.output, args.overwrite)
-    frequency = convert_reference_pickle(args.input, args.output)
+    frequency = light("metrics.convert_df").convert_reference_pickle(args.input, args.output)
     print(f"{args.output}: {len(frequency.counts)} n-grams, {frequency.ref_len:g} pictures")
     return 0
