@@ -13,5 +13,6 @@ export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 .venv/bin/ruff check .
 .venv/bin/ruff format --check .
 .venv/bin/mypy
+# files in their order: those with few but long tests would come last and leave one process without work
 # shellcheck disable=SC2086  # PYTEST holds several words
-exec .venv/bin/python -m pytest --numprocesses "${TEST_WORKERS:-2}" --dist loadfile ${PYTEST:-}
+exec .venv/bin/python -m pytest --numprocesses "${TEST_WORKERS:-2}" --dist loadfile --no-loadscope-reorder ${PYTEST:-}
