@@ -3,7 +3,7 @@
 #
 # usage: bash run_scripts/test.sh [KEY=VALUE ...]
 #   PYTEST        arguments for pytest (default: all tests)
-#   TEST_WORKERS  processes that test side by side (default: 2; some 2 GB of memory each)
+#   TEST_WORKERS  processes that test side by side (default: 2; up to 5 GB of memory each)
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 settings "$@"
 
