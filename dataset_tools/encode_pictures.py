@@ -36,12 +36,12 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from unival_cli.data_schemas import SEPARATOR
 from unival_cli.files import refuse_existing
 from unival_cli.light import light
 from unival_cli.unfinished_output import State, UnfinishedOutput, fingerprint
 
 TOOL = "encode_pictures.py"
-SEPARATOR = "&&"
 SHOWN_BAD_ROWS = 20
 """How many bad rows are named; all are counted."""
 NOTE_SECONDS = 5.0

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from .answer_set import frequent_answers, numbered
+from .answer_set import frequent_answers, numbered, parse_answers
 from .data_schemas import SCHEMAS
 from .data_validate import parse_columns
 from .files import atomic_output, progress, refuse_existing
 from .light import light
 
-SEPARATOR, MARK = "&&", "|!+"
 QUESTION_TYPES = ("qa", "video_qa")
 """Types of pretraining rows that have answers."""
 SHOWN = 10
@@ -69,22 +67,8 @@ def rows_of(path: Path, column: int, type_column: int | None = None) -> Iterator
 
 def answers_of(cell: str, where: str) -> tuple[str, ...]:
     """The answers of a cell, the surest first. Raises DataError."""
-    found = []
-    for part in cell.split(SEPARATOR):
-        confidence, mark, answer = part.partition(MARK)
-        if not mark or not answer.strip() or not _is_number(confidence):
-            raise light("errors").DataError(
-                f"{where}: {part[:40]!r} is no answer: write confidence{MARK}answer, joined by {SEPARATOR}"
-            )
-        found.append((-float(confidence), answer.strip()))
-    return tuple(answer for _, answer in sorted(found, key=lambda pair: pair[0]))
-
-
-def _is_number(text: str) -> bool:
-    try:
-        return math.isfinite(float(text))
-    except ValueError:
-        return False
+    found = sorted(parse_answers(cell, where), key=lambda pair: -pair[0])
+    return tuple(answer for _, answer in found)
 
 
 def _write(args: argparse.Namespace, answers: Sequence[str]) -> None:

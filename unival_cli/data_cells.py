@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .data_report import Fault, Report
-from .data_schemas import LABELS, ROW_TYPES
+from .data_schemas import LABELS, MARK, ROW_TYPES, SEPARATOR
 from .data_texts import captions_fault, damage, no_word
 from .light import light
 
@@ -146,8 +146,8 @@ class CellChecker:
 
     def _answers_fault(self, text: str, report: Report) -> Fault | None:
         answers = []
-        for part in text.split("&&"):
-            confidence, mark, answer = part.partition("|!+")
+        for part in text.split(SEPARATOR):
+            confidence, mark, answer = part.partition(MARK)
             if not mark or not answer.strip():
                 return Fault("no answer", f"{part[:40]!r} is no answer with its confidence: {ANSWERS_REMEDY}")
             if not 0 < (_number(confidence) or 0.0) <= 1:

@@ -6,11 +6,10 @@ import argparse
 from collections.abc import Iterator
 from pathlib import Path
 
-from .data_schemas import FILE_COLUMNS, ROW_TYPES
+from .data_schemas import FILE_COLUMNS, ROW_TYPES, SEPARATOR
 from .files import atomic_output, progress, refuse_existing
 from .light import light
 
-SEPARATOR = b"&&"
 COLUMNS = FILE_COLUMNS["unify_task"]
 TYPE_OF_TASK = {
     "caption": "caption",
@@ -65,7 +64,7 @@ def converted(path: Path, task: str, dataset: str) -> Iterator[list[bytes]]:
             if (place := PLACES.get(name, name)) in cells:
                 cells[place] = cell
         cells |= {"dataset": dataset.encode("utf-8"), "type": row_type.encode()}
-        captions = cells["caption"].split(SEPARATOR)
+        captions = cells["caption"].split(SEPARATOR.encode())
         for caption in captions:
             cells["caption"] = caption.strip()
             if empty := [name for name in COLUMNS if name in needed and not cells[name].strip()]:

@@ -5,6 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+SEPARATOR = "&&"
+"""Stands between the captions, answers or objects of one cell."""
+
+MARK = "|!+"
+"""Stands between a confidence and its answer."""
+
 LABELS = ("contradiction", "entailment", "neutral")
 
 Columns = tuple[tuple[str, str], ...]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from .data_report import Fault, Report
+from .data_schemas import SEPARATOR
 
 LONGEST_TEXT = 5000
 """Characters; the longest captions of public sets, of whole films, have about a tenth of them."""
@@ -50,7 +51,7 @@ def _overlong(found: str) -> Fault:
 
 def captions_fault(name: str, text: str, report: Report) -> Fault | None:
     """One caption or several, joined by ``&&``."""
-    captions = text.split("&&")
+    captions = text.split(SEPARATOR)
     if not all(caption.strip() for caption in captions):
         return Fault("empty caption", f"one of the captions between && is empty: remove it with its && from the {name}")
     for caption in captions:

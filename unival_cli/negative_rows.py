@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .answer_set import parse_answers
+from .data_schemas import SEPARATOR
 from .light import light
 from .negative_answers import WORD
 
-SEPARATOR, MARK = "&&", "|!+"
 CAPTION_FILES = {
     "caption": "all_captions.txt",
     "video_caption": "all_captions_video.txt",
@@ -91,7 +92,7 @@ def parse_row(cells: Mapping[str, str], task: str, where: Callable[[str], str]) 
     if row_type in QUESTIONS:
         if not WORD.search(cells["question"]):
             raise bad(f"{where('question')}: question {cells['question'][:40]!r} has no word: write one")
-        answers = [_answer(part, where) for part in cells["answers"].split(SEPARATOR)]
+        answers = [answer for _, answer in parse_answers(cells["answers"], where("answers"))]
         return Found(row_type, question=cells["question"], answers=answers, objects=objects)
     if row_type != "visual_grounding":
         raise bad(f"{where('type')}: type {row_type[:40]!r} is none of {', '.join(ROW_TYPES)}: correct it")
@@ -101,16 +102,3 @@ def parse_row(cells: Mapping[str, str], task: str, where: Callable[[str], str]) 
 def _one_line(text: str) -> str:
     """Single spaces for all white space: some of it ends a line for those who read the file."""
     return " ".join(text.split())
-
-
-def _answer(part: str, where: Callable[[str], str]) -> str:
-    confidence, mark, answer = part.partition(MARK)
-    try:
-        float(confidence)
-    except ValueError:
-        mark = ""
-    if not mark or not answer.strip():
-        raise light("errors").DataError(
-            f"{where('answers')}: {part[:40]!r} is no answer: write confidence{MARK}answer, joined by {SEPARATOR}"
-        )
-    return answer.strip()

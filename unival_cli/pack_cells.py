@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from .data_cells import BOX_SLACK
-from .data_schemas import LABELS
+from .data_schemas import LABELS, MARK, SEPARATOR
 from .row_writer import clean_text
 
-SEPARATOR, MARK = "&&", "|!+"
 SHARE = 0.3
 """Confidence that each annotator who gave an answer adds, up to 1: four of VQA's ten make it certain."""
 

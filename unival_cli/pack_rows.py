@@ -11,8 +11,9 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 
+from .data_schemas import SEPARATOR
 from .light import light
-from .pack_cells import SEPARATOR, Unusable, check_box, picture_size
+from .pack_cells import Unusable, check_box, picture_size
 from .pack_sources import Content, Found, Source
 from .pack_tasks import Packing, Row, with_plain_names
 from .row_writer import SHOWN_BAD_ROWS, Cell, LeftOut, Medium, Packed, Record, clean_text

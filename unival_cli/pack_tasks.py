@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
-from .data_schemas import FILE_COLUMNS
-from .pack_cells import SEPARATOR, Unusable, answers_cell, box_cell, label_cell, objects_cell, one_text
+from .data_schemas import FILE_COLUMNS, SEPARATOR
+from .pack_cells import Unusable, answers_cell, box_cell, label_cell, objects_cell, one_text
 
 FIELDS: dict[str, tuple[str, ...]] = {
     "image": ("image", "picture", "img", "file_name", "filename", "image_path", "path"),

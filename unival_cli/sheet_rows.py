@@ -14,6 +14,7 @@ from typing import Any
 
 from PIL import Image, ImageDraw
 
+from .data_schemas import MARK, SEPARATOR
 from .light import light
 from .sheet_media import film_strip, spectrogram
 
@@ -75,7 +76,7 @@ def _caption_item(picture: Image.Image, cells: Sequence[str], predicted: Any) ->
 
 def _question_item(picture: Image.Image, cells: Sequence[str], predicted: Any) -> Item:
     question = cells[0]
-    parts = [part.partition("|!+") for part in cells[1].split("&&")]
+    parts = [part.partition(MARK) for part in cells[1].split(SEPARATOR)]
     answers = [(confidence, answer) for confidence, _, answer in parts]
     if predicted is None:
         return picture, f"{question} {', '.join(f'{answer} {confidence}' for confidence, answer in answers)}", None

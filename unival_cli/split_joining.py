@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from .data_schemas import SEPARATOR
 from .light import light
-
-SEPARATOR = b"&&"
 
 
 @dataclass(slots=True)
@@ -63,7 +62,7 @@ class JoinedRows:
                 line = file.readline()
                 cells = _cells(line)
                 end = line[len(b"\t".join(cells)) :]
-                cells[self.column] = SEPARATOR.join(group.texts)
+                cells[self.column] = SEPARATOR.encode().join(group.texts)
                 handle.write(b"\t".join(cells) + (end or b"\n"))
 
     def _common(self, cells: list[bytes]) -> bytes:

@@ -8,10 +8,11 @@ from functools import partial
 from pathlib import Path
 
 from unival_cli.answer_set import frequent_answers, numbered
+from unival_cli.data_schemas import MARK
 from unival_cli.row_writer import Item, LeftOut, Record
 
 from .media_parts import FILMS, WITHOUT_CAPTION, NamedFiles, coco_format, plain_name
-from .parts import MARK, Builder, Document, Entry, Split, bad_file, captions_document, joined, read_json, sentence
+from .parts import Builder, Document, Entry, Split, bad_file, captions_document, joined, read_json, sentence
 
 CAPTIONS, QUESTIONS = "data/ofa/video_data/caption_data", "data/ofa/video_data/vqa_data"
 """Where the scripts look for rows."""

@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from unival_cli.data_schemas import SEPARATOR
 from unival_cli.predict_rows import SUFFIXES
 from unival_cli.row_writer import Item, Medium, Record
 
-from .parts import SEPARATOR, bad_file
+from .parts import bad_file
 
 FILMS = (".mp4", *sorted(SUFFIXES["video"] - {".mp4"}))
 SOUNDS = (".wav", *sorted(SUFFIXES["audio"] - {".wav"}))

@@ -10,13 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Optional
 
+from unival_cli.data_schemas import SEPARATOR
 from unival_cli.light import light
 from unival_cli.row_writer import Item, Medium, clean_text
-
-SEPARATOR = "&&"
-"""Stands between the captions, answers or objects of one cell."""
-MARK = "|!+"
-"""Stands between a confidence and its answer."""
 
 
 @dataclass(frozen=True)

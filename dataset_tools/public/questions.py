@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from unival_cli.answer_set import normalise
+from unival_cli.data_schemas import MARK, SEPARATOR
 from unival_cli.row_writer import Item, LeftOut, Medium, Record
 
-from .parts import MARK, SEPARATOR, Entry, below, read_json, sentence
+from .parts import Entry, below, read_json, sentence
 
 NO_ANSWER = "questions without an answer"
 NOT_IN_SET = "questions without an answer of the set"

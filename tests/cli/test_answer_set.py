@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unival_cli.answer_set import VQA_MINIMUM, count_answers, frequent_answers, normalise, numbered
+from unival_cli.answer_set import VQA_MINIMUM, frequent_answers, normalise, numbered, parse_answers
+from unival_cli.light import light
 
 
-def test_answers_are_counted_as_the_evaluation_of_vqa_compares_them():
-    assert count_answers(["Two", "2", "the two.", "a", "?", "yes"]) == {"2": 3, "yes": 1}
+def test_answers_are_the_same_as_the_evaluation_of_vqa_compares_them():
+    assert [normalise(answer) for answer in ("Two", "2", "the two.", "a", "yes")] == ["2", "2", "2", "", "yes"]
+
+
+def test_the_answers_of_a_cell_keep_their_order():
+    assert parse_answers("0.3|!+no&&1|!+ yes ", "a.tsv:1") == [(0.3, "no"), (1.0, "yes")]
+
+
+@pytest.mark.parametrize("cell", ["yes", "|!+yes", "x|!+yes", "nan|!+yes", "inf|!+yes", "1.0|!+ ", "1.0|!+yes&&"])
+def test_what_is_no_answer_is_named(cell):
+    with pytest.raises(light("errors").DataError, match=r"^a\.tsv:1: .* is no answer: write confidence"):
+        parse_answers(cell, "a.tsv:1")
 
 
 def test_rare_answers_are_left_out():
@@ -35,6 +47,4 @@ def test_the_set_does_not_depend_on_the_order_of_the_data(counts, minimum):
 
 
 def test_a_normalised_answer_is_the_package_s_own():
-    from unival_cli.light import light
-
     assert normalise("The dont.") == light("metrics.vqa").normalise("The dont.") == "don't"

@@ -19,18 +19,6 @@ from unival_plugin.data.answer_files import read_answers
 FILM = b"a film that nobody opens"
 
 
-@pytest.fixture
-def raw(tmp_path: Path) -> Path:
-    folder = tmp_path / "raw"
-    folder.mkdir()
-    return folder
-
-
-@pytest.fixture
-def output(tmp_path: Path) -> Path:
-    return tmp_path / "output"
-
-
 def run(name: str, raw: Path, output: Path, *flags: str) -> int:
     return build([name, "--raw", str(raw), "--output", str(output), *flags])
 

@@ -19,18 +19,6 @@ AUDIOCAPS_HEADER = ["audiocap_id", "youtube_id", "start_time", "caption"]
 CLOTHO_HEADER = ["file_name", *(f"caption_{number}" for number in range(1, 6))]
 
 
-@pytest.fixture
-def raw(tmp_path: Path) -> Path:
-    folder = tmp_path / "raw"
-    folder.mkdir()
-    return folder
-
-
-@pytest.fixture
-def output(tmp_path: Path) -> Path:
-    return tmp_path / "output"
-
-
 def run(name: str, raw: Path, output: Path, *flags: str) -> int:
     return build([name, "--raw", str(raw), "--output", str(output), *flags])
 
